@@ -1,0 +1,374 @@
+"""The typed, validated mirror of ``params.yaml``.
+
+Each DVC stage has a section of its own name; ``seed``, ``expressions``, ``model``,
+``augmentation`` and ``compute`` are shared. Stage settings have no defaults here: what a run used
+stands in ``params.yaml``, where DVC sees it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mien.errors import MienError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0)]
+Role = Literal["labelled", "unlabelled", "test"]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- faces in ---------------------------------------------------------------------------------
+
+
+class SourceSettings(Section):
+    """What every source has: a name (that of its test set, too) and the seed of its draws."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    seed: Count = 0
+
+
+class FewLabels(Section):
+    """A stratified draw of the labels that the pipeline may use.
+
+    The other training faces become unlabelled, and their labels `true_label`, for audits only.
+    """
+
+    label_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class Cropping(Section):
+    """``given``: the picture is a face crop already. ``detect``: find the faces in it."""
+
+    faces: Literal["given", "detect"] = "given"
+
+
+class SyntheticSource(SourceSettings):
+    """Drawn faces: labelled, validation and test parts, and a face-recognition part."""
+
+    kind: Literal["synthetic"]
+    labelled: Positive
+    validation: Positive
+    test: Positive
+    unlabelled: Count
+
+
+class ImageFolderSource(SourceSettings, FewLabels, Cropping):
+    """A folder of pictures; a sub-folder names an expression, a person, or nothing."""
+
+    kind: Literal["image_folder"]
+    path: Path
+    role: Role
+    folders: Literal["expression", "identity", "nothing"]
+    label_map: dict[str, str] = {}
+    validation_share: Share = 0.0
+    test_share: Share = 0.0
+
+
+class Fer2013Source(SourceSettings, FewLabels):
+    """FER2013: the Kaggle CSV, or the Kaggle folders (also zipped)."""
+
+    kind: Literal["fer2013"]
+    path: Path
+
+
+class LfwSource(SourceSettings, Cropping):
+    """Labeled Faces in the Wild (a folder or a zip); ``centre`` is the share of the side kept."""
+
+    kind: Literal["lfw"]
+    path: Path
+    centre: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class CsvSource(SourceSettings, FewLabels, Cropping):
+    """A table with a column ``path`` and, where known, ``label``, ``identity`` and ``split``."""
+
+    kind: Literal["csv"]
+    path: Path
+    role: Role
+    label_map: dict[str, str] = {}
+    validation_share: Share = 0.0
+    test_share: Share = 0.0
+
+
+AnySource = Annotated[
+    SyntheticSource | ImageFolderSource | Fer2013Source | LfwSource | CsvSource,
+    Field(discriminator="kind"),
+]
+
+
+class PrepareSettings(Section):
+    """Where faces come from. ``data`` is the folder that the sources' paths start from."""
+
+    data: Path
+    image_size: Annotated[int, Field(ge=24, le=224, multiple_of=8)]
+    near_duplicate_bits: Annotated[int, Field(ge=-1, le=16)]
+    """Hamming distance of 64-bit perceptual hashes up to which faces are compared; -1 is off."""
+    sources: Annotated[list[AnySource], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "PrepareSettings":
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two sources share a name: {sorted(names)}; give each its own")
+        return self
+
+
+class ValidateSettings(Section):
+    """What the manifest must satisfy before anything is trained on it."""
+
+    min_faces_per_expression: Positive
+    max_quarantine_share: Share
+    brightness: tuple[float, float]
+    """Range of a face's mean grey level, 0 to 255."""
+    min_contrast: Weight
+    """Least standard deviation of a face's grey levels, 0 to 127.5."""
+    max_out_of_range_share: Share
+    """Share of faces that may break the two image statistics above."""
+
+
+# --- the network and how it learns -------------------------------------------------------------
+
+
+class ModelSettings(Section):
+    """The AC-CNN: one residual stage for each width."""
+
+    convolution: Literal["affinity", "ordinary"]
+    """``ordinary`` is the twin: the same widths and depths with dense 3×3 convolutions."""
+    stem: Positive
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    blocks: Annotated[list[Positive], Field(min_length=1)]
+    kernel: Literal[1, 3, 5]
+    """Kernel of the primary convolution (where a block halves the image it is at least 3)."""
+    ratio: Annotated[int, Field(ge=2, le=8)]
+    """Output maps for each intrinsic map: 1/ratio of the maps come from the primary convolution."""
+    transform: Literal["depthwise", "affine"]
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "ModelSettings":
+        if len(self.widths) != len(self.blocks):
+            raise ValueError("widths and blocks must have the same length: one pair for each stage")
+        if any(width % self.ratio for width in self.widths):
+            raise ValueError(f"every width must be a multiple of ratio ({self.ratio})")
+        return self
+
+
+class AugmentationSettings(Section):
+    """Random changes to training faces; the *strong* view adds more of them and erases a part."""
+
+    rotate: Annotated[float, Field(ge=0, le=90)]
+    """Largest rotation, degrees."""
+    scale: Share
+    """Largest relative change of size."""
+    shift: Share
+    """Largest shift, as a share of the side."""
+    light: Share
+    """Largest relative change of contrast and of gamma."""
+    erase: Share
+    """Side of the erased square in a strong view, as a share of the face's side."""
+    strong: Annotated[float, Field(ge=1, le=4)]
+    """Factor on rotation, scale, shift and light in a strong view."""
+
+
+class ComputeSettings(Section):
+    """Where it runs. Changing these makes no stage out of date."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    threads: Count
+    """CPU threads; 0 means all cores."""
+    workers: Count
+    """Processes that read pictures; 0 means one for each core."""
+
+
+class TrainingSettings(Section):
+    """A training run: AdamW under a one-cycle schedule, with an average (EMA) of the weights."""
+
+    epochs: Positive
+    steps_per_epoch: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Weight
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_balance: Share
+    """Strength of the balanced softmax: 0 ignores class counts, 1 corrects for them fully."""
+
+
+class PretrainSettings(TrainingSettings):
+    """Supervised training on the labelled faces."""
+
+
+class JointSettings(TrainingSettings):
+    """Training on labelled and unlabelled faces together, with the combined loss.
+
+    A weight of 0 switches its term off.
+    """
+
+    unlabelled_batch_size: Positive
+    pseudo_weight: Weight
+    consistency_weight: Weight
+    consistency_threshold: Share
+    """Least confidence of the averaged network for a face to count in the consistency term."""
+    center_weight: Weight
+    island_weight: Weight
+
+
+class ClusterSettings(JointSettings):
+    """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
+
+    rounds: Positive
+    prototypes_per_expression: Positive
+    free_prototypes: Count
+    iterations: Positive
+    """Alternations between assignment and prototype update within one clustering."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Of the cosine similarity in the assignment."""
+    prior_strength: Weight
+    """KL relaxation of the marginals: 0 ignores the estimated prior, large values enforce it."""
+    dustbin_similarity: Annotated[float, Field(ge=-1, le=1)]
+    """Cosine similarity under which a face goes to the dustbin rather than to any prototype."""
+    neighbours: Positive
+    chunk: Positive
+    """Faces handled at once; bounds memory, changes nothing else."""
+
+
+class RelabelSettings(Section):
+    """Which pseudo-labels are kept. Thresholds hold for each expression on its own."""
+
+    coverage: Share
+    """Largest share of the faces of each (pseudo-)expression to accept, best first."""
+    min_posterior: Share
+    min_margin: Share
+    min_purity: Share
+    max_sparse_share: Share
+    """Share of the faces in the sparsest regions of feature space that are rejected."""
+    require_flip_agreement: bool
+
+
+class FinetuneSettings(JointSettings):
+    """Training on the updated set."""
+
+
+class EvaluateSettings(Section):
+    """How each test set is measured."""
+
+    bootstrap: Positive
+    calibration_bins: Positive
+    coverages: list[Annotated[float, Field(gt=0, le=1)]]
+    mistakes: Count
+    """Most confident mistakes shown in the report."""
+
+
+class PackageSettings(Section):
+    """The deployable and the checks it must pass."""
+
+    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    parity_faces: Positive
+    parity_tolerance: Annotated[float, Field(gt=0)]
+    reference_faces: Positive
+    components: Positive
+    """Principal components of the embedding kept as drift reference."""
+    abstention_risk: Share
+    """Share of wrong answers allowed among those given; a less sure face gets no answer."""
+
+
+class Params(Section):
+    """All of ``params.yaml``."""
+
+    seed: Count
+    expressions: Annotated[list[str], Field(min_length=2)]
+    model: ModelSettings
+    augmentation: AugmentationSettings
+    compute: ComputeSettings
+    prepare: PrepareSettings
+    validate_: ValidateSettings = Field(alias="validate")
+    pretrain: PretrainSettings
+    cluster: ClusterSettings
+    relabel: RelabelSettings
+    finetune: FinetuneSettings
+    evaluate: EvaluateSettings
+    package: PackageSettings
+
+    @model_validator(mode="after")
+    def _labels_make_sense(self) -> "Params":
+        if len(set(self.expressions)) < len(self.expressions):
+            raise ValueError("expressions: a name stands twice")
+        if OTHER in self.expressions:
+            raise ValueError(f"expressions: '{OTHER}' is reserved for faces of none of them")
+        if self.prepare.image_size % 2 ** len(self.model.widths):
+            raise ValueError(
+                f"prepare.image_size must be a multiple of {2 ** len(self.model.widths)}: "
+                f"each of the {len(self.model.widths)} model.widths halves the image"
+            )
+        return self
+
+
+OTHER = "other"
+"""`true_label` of a face known to show none of the expressions."""
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a settings file.
+
+    Raises:
+        MienError: the file is missing, is not YAML, or a setting is unknown, missing, of the wrong
+            type or out of range; the message names each such setting.
+    """
+    return parse_params(read_yaml(path), str(path))
+
+
+def parse_params(values: Mapping[str, Any], origin: str) -> Params:
+    """Check settings that came from ``origin`` (named in the errors)."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [f"{origin}: {_where(fault['loc'])}: {_what(fault)}" for fault in error.errors()]
+        raise MienError("\n".join(lines)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MienError(f"{path}: no such file; run in a folder that holds params.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MienError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise MienError(f"{path}: expected a mapping of settings at the top level")
+    return values
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, section by section; lists are replaced whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = (
+            merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        )
+    return merged
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "settings"
+
+
+def _what(fault: Any) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "unknown setting; remove it or correct its spelling"
+    if fault["type"] == "missing":
+        return "this setting is missing"
+    given = repr(fault.get("input"))
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{message} (got {given})" if len(given) < 60 else str(message)

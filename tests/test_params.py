@@ -1,0 +1,164 @@
+"""`mien.params`: every wrong setting is named, and right ones arrive typed."""
+
+import copy
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mien.errors import MienError
+from mien.params import Params, load_params, merge, parse_params, read_yaml
+
+
+@pytest.fixture
+def settings(root) -> dict:
+    return read_yaml(root / "params.yaml")
+
+
+def with_setting(settings: dict, name: str, value: object) -> dict:
+    changed = copy.deepcopy(settings)
+    *sections, key = name.split(".")
+    place = changed
+    for section in sections:
+        place = place[int(section) if isinstance(place, list) else section]
+    place[key] = value
+    return changed
+
+
+def test_the_projects_own_settings_are_right(root):
+    params = load_params(root / "params.yaml")
+    assert params.model.widths == [32, 64, 128]
+    assert params.prepare.sources[0].kind == "synthetic"
+
+
+def test_the_overlay_for_real_data_is_right(root, settings):
+    overlay = read_yaml(root / "configs" / "fer2013-lfw.yaml")
+    params = parse_params(merge(settings, overlay), "overlay")
+    fer2013, lfw = params.prepare.sources
+    assert (fer2013.kind, fer2013.label_share, lfw.kind) == ("fer2013", 0.1, "lfw")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("pretrain.epoch", 3, "unknown setting"),
+        ("sede", 3, "unknown setting"),
+        ("pretrain.epochs", "many", "valid integer"),
+        ("pretrain.epochs", 0, "greater than or equal to 1"),
+        ("pretrain.epochs", 2.5, "valid integer"),
+        ("pretrain.learning_rate", 0, "greater than 0"),
+        ("relabel.coverage", 1.5, "less than or equal to 1"),
+        ("relabel.require_flip_agreement", "perhaps", "valid boolean"),
+        ("seed", -1, "greater than or equal to 0"),
+        ("model.convolution", "dense", "'affinity' or 'ordinary'"),
+        ("model.kernel", 2, "1, 3 or 5"),
+        ("model.widths", [33, 64, 128], "multiple of ratio"),
+        ("model.blocks", [2, 2], "same length"),
+        ("prepare.image_size", 50, "multiple of 8"),
+        ("prepare.sources", [], "at least 1 item"),
+        ("validate.brightness", [1], "Field required|missing"),
+        ("package.name", "My Model", "match pattern"),
+        ("cluster", None, "valid dictionary"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_wrong(settings, name, value, words):
+    with pytest.raises(MienError, match=words) as caught:
+        parse_params(with_setting(settings, name, value), "params.yaml")
+    # A check that spans several settings names their section.
+    section = name.split(".")[0]
+    assert str(caught.value).startswith(f"params.yaml: {section}")
+
+
+def test_all_wrong_settings_are_named_at_once(settings):
+    settings["pretrain"]["epochs"] = 0
+    del settings["cluster"]["rounds"]
+    with pytest.raises(MienError) as caught:
+        parse_params(settings, "params.yaml")
+    assert str(caught.value).splitlines() == [
+        "params.yaml: pretrain.epochs: Input should be greater than or equal to 1 (got 0)",
+        "params.yaml: cluster.rounds: this setting is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expressions", "words"),
+    [
+        (["happy", "happy"], "stands twice"),
+        (["happy", "other"], "reserved"),
+        (["happy"], "2 items"),
+    ],
+)
+def test_labels_must_make_sense(settings, expressions, words):
+    with pytest.raises(MienError, match=words):
+        parse_params(settings | {"expressions": expressions}, "params.yaml")
+
+
+def test_the_image_must_survive_the_networks_halvings(settings):
+    settings["prepare"]["image_size"] = 56
+    settings["model"] |= {"widths": [16, 16, 16, 16], "blocks": [1, 1, 1, 1]}
+    with pytest.raises(MienError, match="multiple of 16"):
+        parse_params(settings, "params.yaml")
+
+
+def test_source_names_differ(settings):
+    settings["prepare"]["sources"] *= 2
+    with pytest.raises(MienError, match="share a name"):
+        parse_params(settings, "params.yaml")
+
+
+def test_an_unknown_kind_of_source_is_named(settings):
+    settings["prepare"]["sources"][0]["kind"] = "webcam"
+    with pytest.raises(MienError, match=r"prepare\.sources\.0.*'webcam'"):
+        parse_params(settings, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"seed: [", "not valid YAML"),
+        (b"- a\n- b\n", "expected a mapping"),
+        (b"", "expected a mapping"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path, content, words):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(MienError, match=words) as caught:
+        load_params(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(MienError, match=r"no such file; run in a folder that holds params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_written_out_and_read_again_the_settings_are_the_same(root):
+    params = load_params(root / "params.yaml")
+    text = yaml.safe_dump(params.model_dump(mode="json", by_alias=True))
+    assert Params.model_validate(yaml.safe_load(text)) == params
+
+
+KEYS = st.sampled_from("abc")
+TREES = st.recursive(
+    st.integers() | st.lists(st.integers(), max_size=2),
+    lambda children: st.dictionaries(KEYS, children, max_size=3),
+    max_leaves=8,
+)
+SETTINGS = st.dictionaries(KEYS, TREES, max_size=3)
+
+
+@given(SETTINGS, SETTINGS)
+def test_merge_lets_changes_win_and_keeps_the_rest(base, changes):
+    before = copy.deepcopy(base)
+    merged = merge(base, changes)
+    assert base == before
+    assert merge(merged, changes) == merged
+    assert set(merged) == set(base) | set(changes)
+    for key in set(base) - set(changes):
+        assert merged[key] == base[key]
+    for key, value in changes.items():
+        if not isinstance(value, dict):
+            assert merged[key] == value
