@@ -1,0 +1,1 @@
+"""Where faces come from: sources, the manifest, the packed store, augmentation."""

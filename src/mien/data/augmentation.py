@@ -1,0 +1,85 @@
+"""Random changes to faces that leave the expression as it is, on whole batches of tensors."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mien.params import AugmentationSettings
+
+
+class Augmentation:
+    """Weak and strong views of a batch of faces.
+
+    A weak view is mirrored, turned, scaled, shifted and lit anew; a strong one more so, with a
+    square of it erased (DeVries & Taylor 2017). All draws come from the generator that is handed
+    in, on the CPU, so that a run can be repeated on any device.
+    """
+
+    def __init__(self, settings: AugmentationSettings) -> None:
+        self.settings = settings
+
+    def weak(self, faces: Tensor, rng: torch.Generator) -> Tensor:
+        """Weak view of ``[B, 1, S, S]`` faces in [0, 1]; the same shape and range."""
+        return self._view(faces, rng, 1.0)
+
+    def strong(self, faces: Tensor, rng: torch.Generator) -> Tensor:
+        """Strong view of ``[B, 1, S, S]`` faces in [0, 1]; the same shape and range."""
+        view = self._view(faces, rng, self.settings.strong)
+        return erase(view, self.settings.erase, rng)
+
+    def _view(self, faces: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+        settings = self.settings
+        moved = move(
+            faces,
+            rotate=math.radians(settings.rotate) * strength,
+            scale=settings.scale * strength,
+            shift=settings.shift * strength,
+            rng=rng,
+        )
+        return relight(moved, settings.light * strength, rng)
+
+
+def move(
+    faces: Tensor, *, rotate: float, scale: float, shift: float, rng: torch.Generator
+) -> Tensor:
+    """Mirror with chance 1/2, turn (± ``rotate`` radians), scale and shift (± shares); bilinear.
+
+    Where the picture ends its border is repeated.
+    """
+    count = len(faces)
+    turn = _uniform(count, rng) * rotate
+    size = 1 + _uniform(count, rng) * scale
+    mirror = torch.where(_uniform(count, rng) < 0, -1.0, 1.0)
+    offset = torch.stack([_uniform(count, rng), _uniform(count, rng)], dim=1) * 2 * shift
+    cosine, sine = turn.cos() / size, turn.sin() / size
+    rotation = torch.stack([cosine * mirror, -sine, sine * mirror, cosine], dim=1).view(count, 2, 2)
+    theta = torch.cat([rotation, offset.unsqueeze(2)], dim=2).to(faces.device)
+    grid = functional.affine_grid(theta, list(faces.shape), align_corners=False)
+    return functional.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+
+
+def relight(faces: Tensor, light: float, rng: torch.Generator) -> Tensor:
+    """Change gamma by a factor of e^(± ``light``) and contrast about mid-grey by 1 ± ``light``."""
+    shape = (-1, 1, 1, 1)
+    gamma = (_uniform(len(faces), rng) * light).exp().view(shape).to(faces.device)
+    contrast = (1 + _uniform(len(faces), rng) * light).view(shape).to(faces.device)
+    curved = faces.clamp(1e-4, 1).pow(gamma)
+    return ((curved - 0.5) * contrast + 0.5).clamp(0, 1)
+
+
+def erase(faces: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Fill a square of side ``share`` × S at a random place (it may stick out) with mid-grey."""
+    side = faces.shape[-1]
+    half = share * side / 2
+    centre = torch.rand(len(faces), 2, generator=rng) * side
+    places = torch.arange(side) + 0.5
+    inside = (places - centre.unsqueeze(2)).abs() < half  # [B, 2, S]: rows, columns
+    square = inside[:, 0, :, None] & inside[:, 1, None, :]
+    return faces.masked_fill(square.unsqueeze(1).to(faces.device), 0.5)
+
+
+def _uniform(count: int, rng: torch.Generator) -> Tensor:
+    """``count`` draws from [-1, 1)."""
+    return torch.rand(count, generator=rng) * 2 - 1

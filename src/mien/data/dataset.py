@@ -1,0 +1,67 @@
+"""From manifest and store to what the network reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mien.errors import MienError
+
+Rows = NDArray[np.int64]
+Faces = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Store rows ``[n]`` and the expression index of each ``[n]``."""
+
+    rows: Rows
+    labels: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def open_faces(path: Path) -> Faces:
+    """The packed store, memory-mapped: uint8 ``[N, S, S]``."""
+    faces: Faces = np.load(path, mmap_mode="r")
+    return faces
+
+
+def labelled_rows(manifest: pd.DataFrame, expressions: Sequence[str], split: str) -> LabelledRows:
+    """The faces of a split that carry a label."""
+    chosen = manifest[(manifest["split"] == split) & manifest["label"].notna()]
+    return LabelledRows(_rows(chosen), indices(chosen["label"], expressions))
+
+
+def training_rows(manifest: pd.DataFrame, expressions: Sequence[str]) -> LabelledRows:
+    """The labelled training faces; a `MienError` where there are none."""
+    chosen = labelled_rows(manifest, expressions, "train")
+    if not len(chosen):
+        raise MienError("no labelled training faces: give a source with role 'labelled'")
+    return chosen
+
+
+def unlabelled_rows(manifest: pd.DataFrame) -> Rows:
+    """The faces whose expression is to be found."""
+    return _rows(manifest[manifest["role"] == "unlabelled"])
+
+
+def indices(labels: "pd.Series[str]", expressions: Sequence[str]) -> Rows:
+    """Expression names as indices into ``expressions``; -1 for any other name and for null."""
+    codes = pd.Categorical(labels, categories=list(expressions)).codes
+    return codes.astype(np.int64)
+
+
+def to_tensor(faces: Faces) -> Tensor:
+    """uint8 faces ``[B, S, S]`` as the network reads them: float32 ``[B, 1, S, S]`` in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(faces)).unsqueeze(1).float().div_(255)
+
+
+def _rows(manifest: pd.DataFrame) -> Rows:
+    return manifest["row"].to_numpy(dtype=np.int64)

@@ -1,0 +1,180 @@
+"""From the bytes of a picture to square grey faces: decoding, finding, cropping, resizing.
+
+Shared by the pipeline and the service, so that a face is treated alike in both. Pure functions on
+NumPy arrays; a picture is a uint8 array ``[H, W]`` of grey levels, a face is ``[S, S]``.
+"""
+
+import io
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mien.errors import MienError
+
+Grey = NDArray[np.uint8]
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""What is decoded. Pillow's other decoders are rarely needed and widen what hostile files reach."""
+MAX_PIXELS = 50_000_000
+"""A larger picture is refused from its header, before memory is taken for it."""
+MIN_SIDE = 12
+"""Pixels of the shorter side under which no expression can be seen."""
+BACKGROUND = 128
+"""Grey level that stands behind transparent pixels."""
+MARGIN = 0.05
+"""Added on each side of a found face, as a share of its box."""
+
+_DETECTION_SIDE = 640
+"""Faces are sought in a picture shrunk to this longer side."""
+_DETECTION_SHARE = 1 / 12
+"""Smallest face sought, as a share of the picture's shorter side."""
+
+
+class PictureError(MienError):
+    """A picture that no face can be taken from; the message is the reason."""
+
+    kind = "unreadable"
+
+
+class NoFaceError(PictureError):
+    """A picture in which no face was found."""
+
+    kind = "no_face"
+
+
+class Box(NamedTuple):
+    """A square region of a picture, in pixels; may reach beyond the picture's edge."""
+
+    x: int
+    y: int
+    side: int
+
+
+def decode_picture(data: bytes) -> Grey:
+    """Decode a picture to grey levels, upright as its EXIF orientation says.
+
+    Colour becomes luma (ITU-R 601); CMYK, palette and 16-bit grey are converted; transparent
+    pixels show `BACKGROUND`. The embedded second views of phone pictures (MPO) are passed over.
+
+    Returns:
+        uint8 ``[H, W]``.
+
+    Raises:
+        PictureError: the data are empty, truncated, no picture of the known `FORMATS`, animated or
+            of several pages, of more than `MAX_PIXELS`, of a shorter side under `MIN_SIDE`, or of
+            an unbounded (32-bit or floating-point) range.
+    """
+    if not data:
+        raise PictureError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_header(picture)
+            picture.load()
+            upright = _upright(picture)
+            return _grey(upright)
+    except PictureError:
+        raise
+    except UnidentifiedImageError:
+        known = ", ".join(FORMATS)
+        raise PictureError(f"not a picture, or of an unknown kind (known: {known})") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"giant: more than the {MAX_PIXELS:,} pixels allowed") from None
+    except Exception as error:  # decoders raise almost anything on broken data
+        raise PictureError(f"truncated or broken ({type(error).__name__})") from None
+
+
+def _check_header(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"giant: {width}×{height} is over the {MAX_PIXELS:,} pixels allowed")
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(f"too small: {width}×{height}, at least {MIN_SIDE} pixels are needed")
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":
+        raise PictureError(f"animated or of several pages ({frames} frames); save a still from it")
+    if picture.mode in ("I", "F"):
+        raise PictureError(f"32-bit grey levels (mode {picture.mode}); save it with 8 or 16 bits")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # broken EXIF around a sound picture
+        return picture
+
+
+def _grey(picture: Image.Image) -> Grey:
+    if picture.mode.startswith("I;16"):
+        return (np.asarray(picture, dtype=np.uint16) // 257).astype(np.uint8)
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        pixels = np.asarray(picture.convert("RGBA").convert("LA"), dtype=np.float32)
+        opacity = pixels[..., 1] / 255
+        return np.rint(pixels[..., 0] * opacity + BACKGROUND * (1 - opacity)).astype(np.uint8)
+    return np.array(picture.convert("L"), dtype=np.uint8)
+
+
+def find_faces(picture: Grey) -> list[Box]:
+    """Frontal faces in a picture, the largest first (Viola and Jones 2001, OpenCV's cascade).
+
+    Boxes are square, with `MARGIN` on each side. A face smaller than 1/12 of the picture's shorter
+    side is passed over.
+
+    Raises:
+        NoFaceError: there is none.
+    """
+    height, width = picture.shape
+    scale = min(1.0, _DETECTION_SIDE / max(height, width))
+    small = picture
+    if scale < 1:
+        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    least = max(24, round(min(small.shape) * _DETECTION_SHARE))
+    found = _cascade().detectMultiScale(
+        cv2.equalizeHist(small), scaleFactor=1.1, minNeighbors=4, minSize=(least, least)
+    )
+    if len(found) == 0:
+        raise NoFaceError("no face was found")
+    boxes = []
+    for x, y, w, h in np.asarray(found) / scale:
+        side = round(max(w, h) * (1 + 2 * MARGIN))
+        boxes.append(Box(round(x + w / 2 - side / 2), round(y + h / 2 - side / 2), side))
+    return sorted(boxes, key=lambda box: (-box.side, box.y, box.x))
+
+
+_thread = threading.local()
+
+
+def _cascade() -> Any:
+    """The face cascade of this thread: OpenCV's classifier is not safe to share."""
+    if not hasattr(_thread, "cascade"):
+        models = Path(cv2.__file__).parent / "data"
+        _thread.cascade = cv2.CascadeClassifier(str(models / "haarcascade_frontalface_alt2.xml"))
+    return _thread.cascade
+
+
+def crop(picture: Grey, box: Box) -> Grey:
+    """The pixels inside ``box``; where it reaches beyond the picture, the edge is repeated."""
+    height, width = picture.shape
+    rows = np.clip(np.arange(box.y, box.y + box.side), 0, height - 1)
+    columns = np.clip(np.arange(box.x, box.x + box.side), 0, width - 1)
+    return picture[np.ix_(rows, columns)]
+
+
+def centre(picture: Grey, share: float = 1.0) -> Box:
+    """The square in the middle of a picture; its side is ``share`` (0 to 1) of the shorter one."""
+    height, width = picture.shape
+    side = max(1, round(min(height, width) * share))
+    return Box((width - side) // 2, (height - side) // 2, side)
+
+
+def resize(picture: Grey, size: int) -> Grey:
+    """Resample to ``[size, size]``: by area when shrinking, bicubic when enlarging."""
+    if picture.shape == (size, size):
+        return picture
+    shrinks = min(picture.shape) >= size
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(np.ascontiguousarray(picture), (size, size), interpolation=method))

@@ -1,0 +1,102 @@
+"""A table of pictures: ``path`` and, where known, ``label``, ``identity`` and ``split``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mien.data.sources.listing import Listing, give_roles, leave_out, map_labels, texts
+from mien.data.sources.pictures import PictureFiles, PictureReader
+from mien.errors import MienError
+from mien.params import CsvSource
+
+COLUMNS = ("path", "label", "identity", "split")
+SPLITS = ("train", "validation", "test")
+
+
+def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Listing:
+    """List the pictures of a CSV; their paths start from the CSV's own folder.
+
+    In a labelled source a row without a label is an unlabelled face, and a column ``split`` takes
+    the place of the shares.
+
+    Raises:
+        MienError: the file is missing, empty or no CSV, a column or a value is unknown, a path is
+            empty or stands twice; the line is named.
+    """
+    where = f"prepare.sources: {settings.name}"
+    csv = data / settings.path
+    table = _read(csv)
+    _check_paths(table, csv)
+    table["label"] = map_labels(
+        table["label"], settings.label_map, expressions, role=settings.role, where=where
+    )
+    if "split" in table:
+        if settings.role != "labelled" or settings.validation_share or settings.test_share:
+            raise MienError(
+                f"{csv}: the column split is for `role: labelled` without validation_share and "
+                f"test_share; change {where}, or remove the column"
+            )
+        _settle_splits(table, csv)
+    table, out = leave_out(table)
+    table = give_roles(
+        table,
+        role=settings.role,
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
+        label_share=settings.label_share,
+        seed=settings.seed,
+        where=where,
+    )
+    return Listing(table, PictureReader(PictureFiles(csv.parent), settings.faces), out)
+
+
+def _read(csv: Path) -> pd.DataFrame:
+    """The CSV's texts; empty cells are None. Row ``i`` is line ``i + 2``."""
+    try:
+        table = pd.read_csv(csv, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except FileNotFoundError:
+        raise MienError(f"{csv}: no such file; check the source's path") from None
+    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
+        raise MienError(f"{csv}: not a CSV: {str(error).strip()}") from None
+    table.columns = table.columns.str.strip()
+    if "path" not in table:
+        raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
+    if table.empty:
+        raise MienError(f"{csv}: there is no row under the header")
+    table = table[[name for name in COLUMNS if name in table]]
+    table = table.apply(lambda column: column.str.strip())
+    for name in ("label", "identity"):
+        if name not in table:
+            table[name] = ""
+    return table.astype(object).where(table.ne(""))
+
+
+def _check_paths(table: pd.DataFrame, csv: Path) -> None:
+    empty = table["path"].isna()
+    if empty.any():
+        raise MienError(f"{csv}: line {_line(empty)}: the path is empty")
+    twice = table["path"].duplicated()
+    if twice.any():
+        path = table.loc[twice, "path"].iloc[0]
+        raise MienError(f"{csv}: line {_line(twice)}: {path} stands twice; keep one of the lines")
+
+
+def _settle_splits(table: pd.DataFrame, csv: Path) -> None:
+    """Check the column ``split``, in place; faces without a label are in none."""
+    wrong = ~table["split"].isin(SPLITS) & table["label"].notna()
+    wrong |= table["split"].notna() & table["split"].ne("none") & ~table["split"].isin(SPLITS)
+    if wrong.any():
+        value = table.loc[wrong, "split"].iloc[0] or ""
+        raise MienError(
+            f"{csv}: line {_line(wrong)}: split is {value!r}, not one of {', '.join(SPLITS)}"
+        )
+    silent = table["label"].isna()
+    held_out = silent & table["split"].isin(["validation", "test"])
+    if held_out.any():
+        raise MienError(f"{csv}: line {_line(held_out)}: a face held out needs a label")
+    table["split"] = texts(table["split"].where(~silent, "none").to_numpy(), silent)
+
+
+def _line(mask: pd.Series) -> int:
+    return int(mask.to_numpy().argmax()) + 2

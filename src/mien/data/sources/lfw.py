@@ -1,0 +1,45 @@
+"""Labeled Faces in the Wild (Huang et al. 2007): people are known, expressions are not."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from mien.data.sources.listing import Listing, give_roles, texts
+from mien.data.sources.pictures import PictureFiles, PictureReader
+from mien.errors import MienError
+from mien.params import LfwSource
+
+
+def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Listing:
+    """List ``[lfw/]<Name>/<Name>_0001.jpg`` in a folder or zip; all faces are unlabelled.
+
+    Raises:
+        MienError: the path is missing, or holds no picture of that form.
+    """
+    files = PictureFiles(data / settings.path)
+    pictures = [
+        path
+        for path in map(PurePosixPath, files.paths())
+        if path.suffix.lower() in (".jpg", ".png") and path.stem.startswith(f"{path.parent.name}_")
+    ]
+    if not pictures:
+        raise MienError(
+            f"{files.root}: no picture named <Name>/<Name>_0001.jpg; expected the folders of "
+            "Labeled Faces in the Wild, or a zip of them"
+        )
+    paths = pd.Series([path.as_posix() for path in pictures], dtype=object)
+    people = texts([path.parent.name for path in pictures], paths)
+    table = pd.DataFrame(
+        {"path": paths, "label": texts([None] * len(paths), paths), "identity": people}
+    )
+    table = give_roles(
+        table,
+        role="unlabelled",
+        validation_share=0,
+        test_share=0,
+        label_share=1,
+        seed=settings.seed,
+        where=f"prepare.sources: {settings.name}",
+    )
+    return Listing(table, PictureReader(files, settings.faces, settings.centre))

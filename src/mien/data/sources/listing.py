@@ -1,0 +1,168 @@
+"""What a source hands over: a table of its pictures, and how to read them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mien.data.faces import Grey, PictureError
+from mien.data.sources.draws import draw_labels, draw_splits
+from mien.errors import MienError
+from mien.params import OTHER, Role
+
+LISTED = ("path", "role", "split", "label", "true_label", "identity")
+"""The manifest's columns that are known before a picture is read."""
+
+
+class Face(NamedTuple):
+    """A face as the store keeps it, and the size it had in its picture."""
+
+    pixels: Grey
+    width: int
+    height: int
+
+
+Reader = Callable[[pd.DataFrame, int], Iterator[list[Face] | PictureError]]
+"""Reads rows of a listing: for each row its faces, resized to the given side, or why there is none.
+
+It is sent to other processes, so it must be picklable; what it opens, it opens there.
+"""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A source's pictures, in a fixed order, not read yet."""
+
+    table: pd.DataFrame
+    """One row per picture: the columns `LISTED`, and what the reader needs besides."""
+    read: Reader
+    left_out: pd.DataFrame = field(default_factory=lambda: set_aside([], ""))
+    """Pictures that are not to be read: ``path`` and ``reason``."""
+
+
+def set_aside(paths: Sequence[str], reason: str) -> pd.DataFrame:
+    """The table of pictures that a source leaves out, all for the same reason."""
+    return pd.DataFrame({"path": list(paths), "reason": reason}, dtype=object)
+
+
+def texts(values: Sequence[str | None] | NDArray[np.object_], like: pd.Series) -> pd.Series:
+    """A column of strings and None beside ``like``."""
+    return pd.Series(values, index=like.index, dtype=object)
+
+
+def give_roles(
+    table: pd.DataFrame,
+    *,
+    role: Role,
+    validation_share: float,
+    test_share: float,
+    label_share: float,
+    seed: int,
+    where: str,
+) -> pd.DataFrame:
+    """Fill ``role``, ``split``, ``label`` and ``true_label`` in from what is known of each picture.
+
+    Args:
+        table: ``path``, ``label`` and ``identity`` (null where unknown), and, where the source
+            fixes it, ``split``.
+        role: what the source is for. Faces without a label in a labelled source are unlabelled.
+        validation_share: share of the labelled faces drawn for validation, by identity where one
+            is known and by label elsewhere.
+        test_share: the same, for a test set of the source's name.
+        label_share: share of the training labels that the pipeline may use.
+        seed: of the draws.
+        where: names the source in errors.
+
+    Raises:
+        MienError: a setting that has no meaning with this role, or a test face without a label.
+    """
+    table = table.reset_index(drop=True)
+    if role != "labelled" and (validation_share or test_share or label_share < 1):
+        names = "validation_share, test_share and label_share"
+        raise MienError(f"{where}: {names} need `role: labelled`, not `role: {role}`")
+    if validation_share + test_share >= 1:
+        raise MienError(f"{where}: validation_share + test_share must leave faces for training")
+    known = table["label"].notna()
+    if role == "unlabelled":
+        table["split"] = "none"
+        table["true_label"], table["label"] = table["label"], texts([None] * len(table), known)
+    elif role == "test":
+        table["split"] = "test"
+    elif "split" not in table:
+        table["split"] = texts(np.where(known, "train", "none").astype(object), known)
+        table.loc[known, "split"] = draw_splits(
+            table.loc[known, "label"],
+            table.loc[known, "identity"],
+            validation_share=validation_share,
+            test_share=test_share,
+            seed=seed,
+        )
+    if "true_label" not in table:
+        table["true_label"] = texts([None] * len(table), known)
+    silent = table["split"].ne("none") & table["label"].isna()
+    if silent.any():
+        path = table.loc[silent, "path"].iloc[0]
+        raise MienError(f"{where}: {path} has no label, but `role: {role}` needs one")
+    return hide_labels(table, label_share, seed)
+
+
+def hide_labels(table: pd.DataFrame, label_share: float, seed: int) -> pd.DataFrame:
+    """Keep a stratified ``label_share`` of the training labels, and set ``role`` by ``split``.
+
+    The other training faces become unlabelled; their labels move to ``true_label``.
+    """
+    train = table["split"].eq("train")
+    hidden = train.copy()
+    hidden[train] = ~draw_labels(table.loc[train, "label"], share=label_share, seed=seed)
+    table = table.copy()
+    table.loc[hidden, "true_label"] = table.loc[hidden, "label"]
+    table.loc[hidden, "label"] = None
+    table.loc[hidden, "split"] = "none"
+    roles = {"train": "labelled", "validation": "labelled", "test": "test", "none": "unlabelled"}
+    table["role"] = table["split"].map(roles).astype(object)
+    return table
+
+
+def map_labels(
+    names: pd.Series,
+    label_map: Mapping[str, str],
+    expressions: Sequence[str],
+    *,
+    role: Role,
+    where: str,
+) -> pd.Series:
+    """The expression that each name stands for; ``""`` where ``label_map`` leaves the name out.
+
+    Nulls stay null. In an unlabelled source a name may also stand for `OTHER`.
+
+    Raises:
+        MienError: a name is neither an expression nor in ``label_map``, or maps to none.
+    """
+    targets = {*expressions, ""} | ({OTHER} if role == "unlabelled" else set())
+    for name, target in label_map.items():
+        if target not in targets:
+            raise MienError(
+                f"{where}.label_map: {name!r} maps to {target!r}, which is not in expressions "
+                f'({", ".join(expressions)}); map it to one of them, or to "" to leave it out'
+            )
+    meaning = {name: name for name in targets - {""}} | dict(label_map)
+    unknown = sorted(set(names.dropna()) - set(meaning))
+    if unknown:
+        raise MienError(
+            f"{where}: the label {unknown[0]!r} is not in expressions ({', '.join(expressions)})"
+            f"{f'; nor are {unknown[1:]}' if unknown[1:] else ''}. Add to {where}.label_map, for "
+            f"example, `{unknown[0]}: {expressions[0]}` to read it as that expression, or "
+            f'`{unknown[0]}: ""` to leave its pictures out'
+        )
+    return names.map(meaning).astype(object)
+
+
+def leave_out(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Part the pictures whose label is ``""`` from the others: ``(table, left out)``."""
+    out = table["label"].eq("")
+    return table[~out].reset_index(drop=True), set_aside(
+        table.loc[out, "path"].tolist(), "label_map leaves its label out"
+    )

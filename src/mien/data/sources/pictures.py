@@ -1,0 +1,141 @@
+"""Picture files in a folder or a zip archive, and the reader that all file sources share."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import pandas as pd
+
+from mien.data.faces import (
+    Grey,
+    PictureError,
+    centre,
+    crop,
+    decode_picture,
+    find_faces,
+    resize,
+)
+from mien.data.sources.listing import Face
+from mien.errors import MienError
+
+MAX_BYTES = 64 * 2**20
+"""A larger file is no picture of a face; in a zip it may be a bomb."""
+
+_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """The files under a folder or in a zip archive, by their relative paths with ``/``."""
+
+    root: Path
+
+    def paths(self) -> list[str]:
+        """All files, sorted; hidden ones and the clutter of file managers are passed over.
+
+        Raises:
+            MienError: there is no such folder or archive, it is empty, or the archive is broken.
+        """
+        if self.root.is_dir():
+            found = list(_walk(self.root))
+        elif self.root.is_file():
+            found = [info.filename for info in self._archive_entries() if not info.is_dir()]
+        else:
+            raise MienError(f"{self.root}: no such folder or zip archive; check the source's path")
+        files = sorted(path for path in found if not _is_clutter(path))
+        if not files:
+            raise MienError(f"{self.root}: there is no file in it; put the source's pictures there")
+        return files
+
+    def _archive_entries(self) -> list[zipfile.ZipInfo]:
+        try:
+            with zipfile.ZipFile(self.root) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise MienError(f"{self.root}: not a sound zip archive ({error})") from None
+        if any(entry.flag_bits & 1 for entry in entries):
+            raise MienError(f"{self.root}: the archive is encrypted; unpack it to a folder")
+        return entries
+
+    def read(self, path: str) -> bytes:
+        """The content of one file.
+
+        Raises:
+            PictureError: it can't be read, or is larger than `MAX_BYTES`.
+        """
+        try:
+            if self.root.is_dir():
+                with (self.root / path).open("rb") as file:
+                    data = file.read(MAX_BYTES + 1)
+            else:
+                with _open_archive(self.root, os.getpid()).open(path) as member:
+                    data = member.read(MAX_BYTES + 1)
+        except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+            raise PictureError(f"the file can't be read ({type(error).__name__})") from None
+        except Exception as error:  # zlib.error and its like have no common ancestor
+            raise PictureError(f"the archive is damaged here ({type(error).__name__})") from None
+        if len(data) > MAX_BYTES:
+            raise PictureError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
+        return data
+
+
+@lru_cache(maxsize=4)
+def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
+    """An open archive, for this process only: a forked file handle would share its position."""
+    return zipfile.ZipFile(path)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Relative paths of the files under ``root``; links to folders are followed, once each."""
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        relative = Path(folder).relative_to(root)
+        yield from ((relative / file).as_posix() for file in files)
+
+
+def _is_clutter(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """Reads the faces in picture files.
+
+    A picture whose label and person are unknown gives all faces found in it, any other the largest
+    only: what is known of the picture is said of that face.
+    """
+
+    files: PictureFiles
+    faces: Literal["given", "detect"] = "given"
+    share: float = 1.0
+    """Of the side of a given face, the middle part that is kept."""
+
+    def __call__(self, rows: pd.DataFrame, size: int) -> Iterator[list[Face] | PictureError]:
+        """Yield the faces of each row's ``path``, or why there is none."""
+        anonymous = rows[["label", "true_label", "identity"]].isna().all(axis=1)
+        for path, several in zip(rows["path"], anonymous, strict=True):
+            try:
+                picture = decode_picture(self.files.read(path))
+                yield [
+                    Face(resize(pixels, size), pixels.shape[1], pixels.shape[0])
+                    for pixels in self._crops(picture, several)
+                ]
+            except PictureError as error:
+                yield error
+
+    def _crops(self, picture: Grey, several: bool) -> list[Grey]:
+        if self.faces == "given":
+            return [crop(picture, centre(picture, self.share))]
+        boxes = find_faces(picture)
+        return [crop(picture, box) for box in (boxes if several else boxes[:1])]

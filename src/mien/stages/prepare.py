@@ -1,0 +1,174 @@
+"""Stage ``prepare``: read every source, pack its faces, set aside what can't be used."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mien.data.duplicates import near_duplicates, settle_copies
+from mien.data.manifest import KINDS, write_manifest, write_quarantine
+from mien.data.sheets import contact_sheet
+from mien.data.sources import list_source
+from mien.data.sources.listing import Listing
+from mien.data.sources.reading import read_faces
+from mien.errors import MienError
+from mien.files import replacing_file, replacing_folder, write_json
+from mien.params import Params, PrepareSettings
+from mien.stages._run import run_stage
+
+_COPY_CHUNK = 4096
+
+
+def main(
+    params: Params,
+    *,
+    data: Path,
+    manifest: Path,
+    faces: Path,
+    quarantine: Path,
+    report: Path,
+    metrics: Path,
+) -> None:
+    """Read every configured source into one store of faces and its manifest."""
+    settings = params.prepare
+    listings = {
+        source.name: list_source(source, data, params.expressions) for source in settings.sources
+    }
+    listed = [listing.table for listing in listings.values()]
+    _check_labels(pd.concat(listed, ignore_index=True), params.expressions, settings)
+    faces.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(faces.parent, sum(map(len, listed)) * settings.image_size**2)
+    with tempfile.TemporaryFile(dir=faces.parent) as raw:  # has no name: a kill leaves nothing
+        read, faults = read_faces(listings, settings.image_size, params.compute.workers, raw)
+        pixels = _view(raw, len(read), settings.image_size)
+        kept, copies = settle_copies(read)
+        near = near_duplicates(kept, pixels, settings.near_duplicate_bits)
+        kept = kept.drop(index=near.index).reset_index(drop=True)
+        _check_labels(kept, params.expressions, settings)
+        _write_store(faces, pixels, kept["row"].to_numpy())
+        kept["row"] = np.arange(len(kept))
+    aside = _set_aside(listings, faults, copies, near)
+    write_manifest(manifest, kept)
+    write_quarantine(quarantine, aside)
+    _write_report(report, kept, aside, np.load(faces, mmap_mode="r"), params.expressions)
+    counts = summarise(kept, aside, params.expressions)
+    write_json(metrics, counts)
+    print(
+        f"prepare: {len(kept):,} faces from {len(listings)} source(s); set aside: "
+        + ", ".join(f"{count:,} {kind}" for kind, count in counts["quarantine"].items())
+    )
+
+
+def summarise(
+    manifest: pd.DataFrame, quarantine: pd.DataFrame, expressions: Sequence[str]
+) -> dict[str, Any]:
+    """Counts of faces by role, by source, and by expression where the pipeline knows it."""
+    train = manifest.loc[manifest["split"].eq("train"), "label"]
+    kinds = quarantine["kind"].value_counts()
+    return {
+        "faces": len(manifest),
+        "labelled": int(manifest["split"].eq("train").sum()),
+        "validation": int(manifest["split"].eq("validation").sum()),
+        "test": int(manifest["split"].eq("test").sum()),
+        "unlabelled": int(manifest["role"].eq("unlabelled").sum()),
+        "quarantine": {kind: int(kinds.get(kind, 0)) for kind in KINDS},
+        "expressions": {name: int(train.eq(name).sum()) for name in expressions},
+        "sources": {name: len(rows) for name, rows in manifest.groupby("source", sort=False)},
+    }
+
+
+def _check_labels(
+    table: pd.DataFrame, expressions: Sequence[str], settings: PrepareSettings
+) -> None:
+    """Refuse data that can't be learned from: every expression needs a training example."""
+    known = set(table.loc[table["split"].eq("train"), "label"])
+    missing = [name for name in expressions if name not in known]
+    sources = ", ".join(source.name for source in settings.sources)
+    if not known:
+        raise MienError(
+            f"no labelled training face in the sources ({sources}); add a source that has labels "
+            "to prepare.sources, or leave more than its validation and test shares"
+        )
+    if missing:
+        raise MienError(
+            f"no labelled training face shows {', '.join(map(repr, missing))} in the sources "
+            f"({sources}); add examples, or take it out of expressions"
+        )
+
+
+def _check_space(folder: Path, size: int) -> None:
+    """Refuse to begin what would fill the disk: the faces are there twice for a while."""
+    needed, free = 2 * size, shutil.disk_usage(folder).free
+    if free < needed:
+        raise MienError(
+            f"{folder}: {needed / 2**20:,.0f} MiB are needed for the faces, {free / 2**20:,.0f} "
+            "MiB are free; free some space, or use a smaller prepare.image_size"
+        )
+
+
+def _view(raw: IO[bytes], count: int, size: int) -> NDArray[np.uint8]:
+    """The faces written to ``raw`` as ``[count, size, size]``, memory-mapped."""
+    if count == 0:
+        raise MienError("not one picture could be read; look at the sources' paths and pictures")
+    return np.memmap(raw, dtype=np.uint8, mode="r", shape=(count, size, size))
+
+
+def _write_store(path: Path, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+    """Copy the given faces into a ``.npy`` file, in chunks."""
+    with replacing_file(path) as temporary:
+        store = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *pixels.shape[1:])
+        )
+        for start in range(0, len(rows), _COPY_CHUNK):
+            stop = start + _COPY_CHUNK
+            store[start:stop] = pixels[rows[start:stop]]
+        store.flush()
+
+
+def _set_aside(
+    listings: Mapping[str, Listing],
+    faults: pd.DataFrame,
+    copies: pd.DataFrame,
+    near: pd.DataFrame,
+) -> pd.DataFrame:
+    """The quarantine: every picture that is not in the manifest, and why."""
+    near = near.assign(
+        kind="near_duplicate",
+        reason=[
+            f"nearly {other} (correlation {value:.3f})"
+            for other, value in zip(near["near"], near["correlation"], strict=True)
+        ],
+    )
+    left_out = [
+        listing.left_out.assign(source=name, kind="unknown_label")
+        for name, listing in listings.items()
+    ]
+    tables = [faults, *left_out, copies.assign(kind="duplicate"), near]
+    columns = ["source", "path", "kind", "reason"]
+    return pd.concat([table[columns] for table in tables], ignore_index=True)
+
+
+def _write_report(
+    folder: Path,
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    faces: NDArray[np.uint8],
+    expressions: Sequence[str],
+) -> None:
+    """Counts, the quarantine as a table to read, and a contact sheet for each source."""
+    with replacing_folder(folder) as temporary:
+        keys = ["source", "role", "split", "label"]
+        counts = manifest[keys].fillna("-").value_counts(sort=False).rename("faces").reset_index()
+        counts.to_csv(temporary / "counts.csv", index=False)
+        quarantine.to_csv(temporary / "quarantine.csv", index=False)
+        for name, rows in manifest.groupby("source", sort=False):
+            contact_sheet(rows, faces, expressions, title=str(name)).save(temporary / f"{name}.png")
+
+
+if __name__ == "__main__":
+    run_stage(main)

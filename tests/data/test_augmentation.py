@@ -1,0 +1,88 @@
+"""Augmentation: what must stay, what must change, and that it can be repeated."""
+
+import math
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mien.data.augmentation import Augmentation, erase, move, relight
+from mien.params import AugmentationSettings
+
+NONE = AugmentationSettings(rotate=0, scale=0, shift=0, light=0, erase=0, strong=1)
+SOME = AugmentationSettings(rotate=15, scale=0.1, shift=0.1, light=0.3, erase=0.4, strong=1.5)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def faces(count=8, side=24):
+    return torch.rand(count, 1, side, side, generator=rng(7))
+
+
+def test_nothing_asked_gives_the_face_or_its_mirror():
+    given_faces = faces(32)
+    views = Augmentation(NONE).weak(given_faces, rng())
+    same = (views - given_faces).abs().amax(dim=(1, 2, 3)) < 1e-3
+    mirrored = (views - given_faces.flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-3
+    assert (same | mirrored).all()
+    assert same.any()
+    assert mirrored.any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([16, 24, 48]))
+def test_views_keep_shape_and_range_and_repeat(seed, side):
+    augmentation = Augmentation(SOME)
+    given_faces = faces(side=side)
+    for view in (augmentation.weak, augmentation.strong):
+        first, second = view(given_faces, rng(seed)), view(given_faces, rng(seed))
+        assert first.shape == given_faces.shape
+        assert first.min() >= 0
+        assert first.max() <= 1
+        assert torch.equal(first, second)
+
+
+def test_draws_differ_between_faces_and_between_calls():
+    one_face = faces(1).repeat(4, 1, 1, 1)
+    generator = rng()
+    first = Augmentation(SOME).weak(one_face, generator)
+    second = Augmentation(SOME).weak(one_face, generator)
+    assert (first[0] - first[1]).abs().max() > 0.01
+    assert (first[0] - second[0]).abs().max() > 0.01
+
+
+def test_a_quarter_turn_is_a_quarter_turn():
+    face = torch.zeros(1, 1, 16, 16)
+    face[0, 0, 2, :] = 1  # a bar near the top
+    turned = torch.cat(
+        [move(face, rotate=math.pi / 2, scale=0, shift=0, rng=rng(s)) for s in range(400)]
+    )
+    upright = turned[:, 0, :, 2].sum(dim=1) + turned[:, 0, :, -3].sum(dim=1)
+    assert upright.max() > 14  # some draw turned the bar to stand at a side
+
+
+def test_shift_moves_by_a_share_of_the_side():
+    face = torch.zeros(200, 1, 20, 20)
+    face[:, :, 10, 10] = 1
+    moved = move(face, rotate=0, scale=0, shift=0.25, rng=rng())
+    place = moved.flatten(1).argmax(dim=1)
+    rows = place // 20
+    assert rows.max() - 10 <= 5
+    assert 10 - rows.min() <= 5
+    assert rows.max() >= 14
+    assert rows.min() <= 6
+
+
+def test_erase_takes_a_square_of_the_asked_side():
+    white = torch.ones(300, 1, 20, 20)
+    gone = (erase(white, 0.4, rng()) == 0.5).sum(dim=(1, 2, 3))
+    assert gone.max() in (64, 72, 81)  # 8×8, or a pixel more where it lies off the raster
+    assert gone.min() < 40  # some stick out
+
+
+def test_relight_keeps_black_and_white_apart():
+    ramp = torch.linspace(0, 1, 24).expand(6, 1, 24, 24)
+    lit = relight(ramp, 0.3, rng())
+    assert (lit.diff(dim=-1) >= -1e-6).all()  # light never turns dark into bright

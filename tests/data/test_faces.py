@@ -1,0 +1,193 @@
+"""Pictures of every kind: read rightly, or refused with a reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mien.data.faces import (
+    BACKGROUND,
+    Box,
+    NoFaceError,
+    PictureError,
+    centre,
+    crop,
+    decode_picture,
+    find_faces,
+    resize,
+)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def ramp(height: int = 20, width: int = 30) -> np.ndarray:
+    return (np.add.outer(np.arange(height) * 5, np.arange(width) * 3) % 256).astype(np.uint8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(12, 70), st.integers(12, 70), st.integers(0, 2**32 - 1))
+def test_a_grey_png_comes_back_unchanged(height: int, width: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    assert np.array_equal(decode_picture(encode(Image.fromarray(pixels))), pixels)
+
+
+def test_colour_becomes_luma() -> None:
+    red = Image.new("RGB", (16, 16), (255, 0, 0))
+    assert np.all(decode_picture(encode(red)) == 76)  # 0.299 * 255
+
+
+def test_palette_bilevel_and_cmyk() -> None:
+    grey = Image.fromarray(ramp())
+    assert np.array_equal(decode_picture(encode(grey.convert("P"), "GIF")), ramp())
+    assert set(np.unique(decode_picture(encode(grey.convert("1"))))) <= {0, 255}
+    cmyk = decode_picture(encode(grey.convert("CMYK"), "JPEG", quality=100))
+    assert np.abs(cmyk.astype(int) - ramp()).mean() < 12
+
+
+def test_transparent_pixels_show_the_background() -> None:
+    image = Image.new("LA", (16, 16), (255, 0))
+    image.putpixel((3, 2), (200, 255))
+    pixels = decode_picture(encode(image))
+    assert pixels[2, 3] == 200
+    assert pixels[0, 0] == BACKGROUND
+
+
+def test_transparency_of_a_palette() -> None:
+    image = Image.new("P", (16, 16), 1)
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    assert np.all(decode_picture(encode(image, transparency=1)) == BACKGROUND)
+
+
+def test_16_bits_keep_their_range() -> None:
+    values = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
+    pixels = decode_picture(encode(Image.fromarray(values)))
+    assert np.array_equal(pixels, values // 257)
+
+
+def test_exif_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    pixels = decode_picture(encode(Image.fromarray(ramp()), "PNG", exif=exif))
+    assert np.array_equal(pixels, np.rot90(ramp(), -1))
+
+
+def test_the_second_view_of_a_phone_picture_is_passed_over() -> None:
+    image = Image.fromarray(ramp()).convert("RGB")
+    data = encode(image, "MPO", save_all=True, append_images=[image])
+    assert decode_picture(data).shape == ramp().shape
+
+
+def giant_png(side: int) -> bytes:
+    """A valid header of a giant picture, and no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0"))
+
+
+BAD = {
+    "empty": (b"", "empty"),
+    "text": (b"this is no picture at all", "not a picture"),
+    "script": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n", "not a picture"),
+    "truncated jpeg": (encode(Image.fromarray(ramp(90, 90)), "JPEG")[:-200], "truncated"),
+    "truncated png": (encode(Image.fromarray(ramp(90, 90)))[:-60], "truncated"),
+    "giant": (giant_png(8_000), "giant"),
+    "bomb": (giant_png(60_000), "giant"),
+    "small": (encode(Image.fromarray(ramp(5, 90))), "too small: 90×5"),
+    "animated": (
+        encode(
+            Image.fromarray(ramp()),
+            "GIF",
+            save_all=True,
+            append_images=[Image.fromarray(255 - ramp())],
+        ),
+        "animated",
+    ),
+    "float": (encode(Image.fromarray(ramp().astype(np.float32)), "TIFF"), "32-bit"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_are_refused_with_a_reason(name: str) -> None:
+    data, reason = BAD[name]
+    with pytest.raises(PictureError, match=reason) as caught:
+        decode_picture(data)
+    assert caught.value.kind == "unreadable"
+    assert "BytesIO" not in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_broken_bytes_never_crash(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"]))
+    broken = bytearray(encode(Image.fromarray(ramp()).convert("RGB"), kind))
+    for _ in range(data.draw(st.integers(1, 8))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        pixels = decode_picture(bytes(broken[: data.draw(st.integers(0, len(broken)))]))
+    except PictureError:
+        return
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 2
+
+
+def test_centre_and_crop() -> None:
+    assert centre(ramp(20, 30)) == Box(5, 0, 20)
+    assert centre(ramp(20, 30), 0.5) == Box(10, 5, 10)
+    assert np.array_equal(crop(ramp(20, 30), Box(5, 0, 20)), ramp(20, 30)[:, 5:25])
+
+
+def test_a_box_beyond_the_edge_repeats_it() -> None:
+    pixels = crop(ramp(20, 30), Box(-2, -2, 8))
+    assert pixels.shape == (8, 8)
+    assert np.all(pixels[:3, :3] == ramp()[0, 0])
+
+
+def test_resizing_averages_areas() -> None:
+    board = np.kron([[0, 255], [255, 0]], np.ones((1, 1))).astype(np.uint8)
+    assert np.all(np.abs(resize(np.tile(board, (24, 24)), 24).astype(int) - 128) <= 1)
+    assert resize(ramp(20, 20), 48).shape == (48, 48)
+
+
+def test_no_face_in_noise() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8)
+    with pytest.raises(NoFaceError) as caught:
+        find_faces(noise)
+    assert caught.value.kind == "no_face"
+
+
+def cartoon(side: int) -> np.ndarray:
+    """What the cascade takes for a face: dark eyes and mouth on a light oval."""
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    face = np.full((side, side), 90.0)
+    face[(x / 0.72) ** 2 + (y / 0.95) ** 2 < 1] = 200
+    for eye in (-0.3, 0.3):
+        face -= 130 * np.exp(-(((x - eye) / 0.14) ** 2) - ((y + 0.22) / 0.08) ** 2)
+        face -= 60 * np.exp(-(((x - eye) / 0.2) ** 2) - ((y + 0.42) / 0.05) ** 2)
+    face += 30 * np.exp(-((x / 0.08) ** 2) - ((y - 0.05) / 0.25) ** 2)
+    face -= 30 * np.exp(-((x / 0.16) ** 2) - ((y - 0.25) / 0.05) ** 2)
+    face -= 110 * np.exp(-((x / 0.28) ** 2) - ((y - 0.52) / 0.07) ** 2)
+    return face.clip(0, 255).astype(np.uint8)
+
+
+def test_faces_are_found_largest_first() -> None:
+    picture = np.full((300, 500), 90, dtype=np.uint8)
+    picture[60:160, 40:140] = cartoon(100)
+    picture[60:240, 260:440] = cartoon(180)
+    first, second = find_faces(picture)
+    assert first.side > second.side
+    assert 260 < first.x + first.side / 2 < 440
+    assert 40 < second.x + second.side / 2 < 140

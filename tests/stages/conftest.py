@@ -1,0 +1,101 @@
+"""A workspace as the stages before `evaluate` leave it: random faces and untrained networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mien.data.manifest import hash_faces, measure, write_manifest
+from mien.files import write_json, write_text
+from mien.model.accnn import ACCNN
+from mien.model.weights import save_weights
+from mien.params import Params, merge, parse_params, read_yaml
+from mien.stages import evaluate
+
+SMALL = {
+    "model": {"stem": 4, "widths": [8, 8], "blocks": [1, 1]},
+    "compute": {"threads": 1},
+    "prepare": {"image_size": 24},
+    "evaluate": {"bootstrap": 50, "mistakes": 3},
+    "package": {"parity_faces": 16, "reference_faces": 40, "components": 3},
+}
+AUDIT = {
+    "coverage": 0.5,
+    "precision": None,
+    "accepted": 7,
+    "expressions": {
+        "happy": {"candidates": 9, "accepted": 7, "precision": None, "recall": None, "threshold": 0}
+    },
+    "confusion": None,
+}
+
+
+@pytest.fixture(scope="session")
+def params(root: Path) -> Params:
+    return parse_params(merge(read_yaml(root / "params.yaml"), SMALL), "tests")
+
+
+@pytest.fixture
+def measured(tmp_path: Path, params: Params) -> Path:
+    """A folder with faces, manifest, weights, audit, curves and lock."""
+    return fill(tmp_path, params)
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Path:
+    """The same after `evaluate`; to be read only."""
+    folder = fill(tmp_path_factory.mktemp("evaluated"), params)
+    run_evaluate(params, folder)
+    return folder
+
+
+def run_evaluate(params: Params, folder: Path) -> None:
+    evaluate.main(
+        params,
+        manifest=folder / "manifest.parquet",
+        faces=folder / "faces.npy",
+        pretrained=folder / "pretrain.safetensors",
+        final=folder / "finetune.safetensors",
+        predictions=folder / "predictions.parquet",
+        plots=folder / "plots/evaluate",
+        curves=folder / "plots",
+        audit=folder / "relabel.json",
+        report=folder / "report",
+        metrics=folder / "evaluate.json",
+    )
+
+
+def fill(folder: Path, params: Params) -> Path:
+    rng = np.random.default_rng(0)
+    parts = [("labelled", "train", 30), ("labelled", "validation", 30), ("test", "test", 35)]
+    parts.append(("unlabelled", "none", 25))
+    table = pd.DataFrame(
+        [(role, split) for role, split, count in parts for _ in range(count)],
+        columns=["role", "split"],
+    )
+    faces = rng.integers(256, size=(len(table), 24, 24), dtype=np.uint8)
+    labels = np.array(params.expressions, dtype=object)[np.arange(len(table)) % 7]
+    table = table.assign(
+        face_id=hash_faces(faces),
+        source="synthetic",
+        path=[f"{index}.png" for index in range(len(table))],
+        label=np.where(table["role"] == "unlabelled", None, labels),
+        true_label=None,
+        identity=None,
+        width=24,
+        height=24,
+        row=np.arange(len(table)),
+        **measure(faces),
+    )
+    write_manifest(folder / "manifest.parquet", table)
+    np.save(folder / "faces.npy", faces)
+    for seed, name in enumerate(["pretrain", "finetune"]):
+        torch.manual_seed(seed)
+        network = ACCNN(params.model, len(params.expressions)).eval()
+        save_weights(folder / f"{name}.safetensors", network, tuple(params.expressions), 24)
+    write_json(folder / "relabel.json", AUDIT)
+    write_text(folder / "plots/pretrain.csv", "epoch,loss\n1,2.0\n2,1.0\n")
+    write_text(folder / "dvc.lock", "schema: '2.0'\nstages:\n  prepare:\n    cmd: draw\n")
+    return folder

@@ -1,0 +1,149 @@
+"""The stage `prepare` on made-up folders."""
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien.data.manifest import read_manifest, read_quarantine
+from mien.errors import MienError
+from mien.params import Params, PrepareSettings, load_params
+from mien.stages.prepare import main
+
+EXPRESSIONS = ["happy", "sad"]
+OUTS = {
+    "manifest": "manifest.parquet",
+    "faces": "faces.npy",
+    "quarantine": "quarantine.parquet",
+    "report": "report",
+    "metrics": "metrics.json",
+}
+
+
+def face(seed: int) -> Image.Image:
+    """Smooth noise: no two look alike, and compression leaves it alike."""
+    rough = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    return Image.fromarray(rough).resize((48, 48), Image.Resampling.BICUBIC)
+
+
+def source(name: str, **settings: Any) -> dict[str, Any]:
+    common = {"name": name, "kind": "image_folder", "path": name, "role": "labelled"}
+    return common | {"folders": "expression"} | settings
+
+
+@pytest.fixture
+def params(root: Path) -> Params:
+    whole = load_params(root / "params.yaml")
+    compute = whole.compute.model_copy(update={"workers": 1})
+    return whole.model_copy(update={"expressions": EXPRESSIONS, "compute": compute})
+
+
+def run(params: Params, folder: Path, sources: list[dict[str, Any]], bits: int = 4) -> None:
+    prepare = PrepareSettings.model_validate(
+        {"data": "data", "image_size": 48, "near_duplicate_bits": bits, "sources": sources}
+    )
+    outs = {name: folder / "out" / path for name, path in OUTS.items()}
+    main(params.model_copy(update={"prepare": prepare}), data=folder / "data", **outs)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Labelled, test and unlabelled pictures, with each kind of trouble planted once."""
+    root = tmp_path / "data"
+    for expression, start in (("happy", 0), ("sad", 100)):
+        for part, first in (("train", start), ("held", start + 50)):
+            (root / part / expression).mkdir(parents=True)
+            for i in range(first, first + 6):
+                face(i).save(root / part / expression / f"{i}.png")
+    (root / "crowd").mkdir()
+    for i in range(200, 210):
+        face(i).save(root / "crowd" / f"{i}.png")
+    face(52).save(root / "train" / "happy" / "copy.png")
+    face(152).save(root / "crowd" / "near.jpg", quality=70)
+    face(53).save(root / "held" / "happy" / "same.png")
+    (root / "crowd" / "broken.png").write_bytes(b"\x89PNG")
+    return tmp_path
+
+
+SOURCES = [
+    source("train"),
+    source("held", role="test"),
+    source("crowd", role="unlabelled", folders="nothing"),
+]
+
+
+def test_everything_is_kept_or_set_aside_with_a_reason(params: Params, data: Path) -> None:
+    run(params, data, SOURCES)
+    manifest = read_manifest(data / "out" / "manifest.parquet")
+    faces = np.load(data / "out" / "faces.npy", mmap_mode="r")
+    aside = read_quarantine(data / "out" / "quarantine.parquet")
+    assert faces.shape == (len(manifest), 48, 48)
+    assert faces.dtype == np.uint8
+    assert manifest["row"].tolist() == list(range(len(manifest)))
+    assert manifest["face_id"].is_unique
+    assert dict(zip(aside["path"], aside["kind"], strict=True)) == {
+        "broken.png": "unreadable",
+        "happy/copy.png": "duplicate",
+        "near.jpg": "near_duplicate",
+    }
+    for row, path in zip(manifest["row"], manifest["path"], strict=True):
+        if path[-7:-4].isdigit():
+            assert np.array_equal(faces[row], np.asarray(face(int(path[-7:-4]))))
+    assert manifest["split"].value_counts().to_dict() == {"test": 13, "train": 12, "none": 10}
+    assert manifest["face_id"].str.endswith("-2").sum() == 1  # the copy within the test set
+    metrics = json.loads((data / "out" / "metrics.json").read_text())
+    assert metrics["faces"] == 35
+    assert metrics["expressions"] == {"happy": 6, "sad": 6}
+    assert metrics["quarantine"]["near_duplicate"] == 1
+    assert metrics["sources"] == {"train": 12, "held": 13, "crowd": 10}
+    report = {path.name for path in (data / "out" / "report").iterdir()}
+    assert report == {"train.png", "held.png", "crowd.png", "counts.csv", "quarantine.csv"}
+
+
+def test_it_is_deterministic(params: Params, data: Path) -> None:
+    run(params, data, SOURCES)
+    shutil.move(data / "out", data / "first")
+    run(params, data, SOURCES)
+    for name in OUTS.values():
+        if (data / "out" / name).is_file():
+            assert (data / "out" / name).read_bytes() == (data / "first" / name).read_bytes()
+
+
+def test_an_expression_without_example_is_named(params: Params, data: Path) -> None:
+    shutil.rmtree(data / "data" / "train" / "sad")
+    with pytest.raises(MienError, match="'sad' in the sources \\(train, held, crowd\\)"):
+        run(params, data, SOURCES)
+    assert not (data / "out").exists()
+
+
+def test_an_expression_with_broken_pictures_only_is_named(params: Params, data: Path) -> None:
+    for path in (data / "data" / "train" / "sad").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(MienError, match="'sad'"):
+        run(params, data, SOURCES)
+    assert list((data / "out").iterdir()) == []
+
+
+def test_no_labels_at_all(params: Params, data: Path) -> None:
+    with pytest.raises(MienError, match="no labelled training face in the sources"):
+        run(params, data, SOURCES[1:])
+
+
+def test_a_disk_too_small_is_told_before_reading(
+    params: Params, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1000))
+    with pytest.raises(MienError, match="MiB are needed"):
+        run(params, data, SOURCES)
+    assert list((data / "out").iterdir()) == []
+
+
+def test_near_duplicates_can_be_let_in(params: Params, data: Path) -> None:
+    run(params, data, SOURCES, bits=-1)
+    assert "near.jpg" in set(read_manifest(data / "out" / "manifest.parquet")["path"])
