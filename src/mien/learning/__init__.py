@@ -1,0 +1,1 @@
+"""The training loop, guided clustering, pseudo-labels and joint learning."""

@@ -1,0 +1,91 @@
+"""Training state on disk, so that a killed stage goes on from its last epoch.
+
+DVC deletes a stage's outputs before the stage runs, so checkpoints live in a folder that DVC does
+not know, under a key made of everything that decides the run: another setting or another input is
+another run. Tensors are stored as safetensors, everything else as JSON in its header.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mien.files import hash_file, replacing_file
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where one run keeps its state."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, folder: Path, settings: Mapping[str, Any], inputs: list[Path]) -> "Checkpoint":
+        """The checkpoint of the run that these settings and input files define."""
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        for path in inputs:
+            key.update(hash_file(path).encode())
+        return cls(folder / f"{key.hexdigest()[:16]}.safetensors")
+
+    def save(
+        self,
+        modules: Mapping[str, nn.Module],
+        optimizer: torch.optim.Optimizer,
+        progress: Mapping[str, Any],
+    ) -> None:
+        """Write the state of modules and of an Adam-like optimiser, and ``progress`` (JSON)."""
+        tensors = {
+            f"{name}/{key}": tensor
+            for name, module in modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+        with replacing_file(self.path) as temporary:
+            save_file(
+                {
+                    key: tensor.detach().cpu().contiguous().clone()
+                    for key, tensor in tensors.items()
+                },
+                temporary,
+                metadata={"progress": json.dumps(progress)},
+            )
+
+    def load(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any] | None:
+        """Put the saved state back and return its ``progress``; None where there is none.
+
+        A file that cannot be read counts as absent: the run starts again, which is always right.
+        """
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                progress: dict[str, Any] = json.loads(file.metadata()["progress"])
+                # a safe_open file is not iterable, hence its keys
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileNotFoundError, SafetensorError):
+            return None
+        for name, module in modules.items():
+            module.load_state_dict(_under(f"{name}/", tensors))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer/", tensors).items():
+            index, _, key = name.partition("/")
+            state.setdefault(int(index), {})[key] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        return progress
+
+    def clear(self) -> None:
+        """Forget the run: its result has been written."""
+        self.path.unlink(missing_ok=True)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,218 @@
+"""Joint learning: from labelled faces, and from what clustering says of the others.
+
+The combined loss of a step (docs/method.md, section 4), over a labelled batch and an unlabelled one
+whose faces carry soft targets ``t_i`` with weights ``w_i`` (0 where rejected):
+
+``L = L_labelled + λ_p Σ w_i H(t_i, p(strong x_i))
++ λ_u Σ (1 − w_i) [max p̂_i ≥ θ] H(ŷ_i, p(strong x_i)) + λ_c L_center + λ_i L_island``
+
+with ``p̂`` the aligned prediction of the averaged network on a weak view and ``ŷ`` its argmax
+(FixMatch with distribution alignment): what clustering does not vouch for only has to be
+consistent.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import normalized_mutual_info_score
+from torch import Tensor
+from torch.nn import functional
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
+from mien.learning.clustering import Array, Clustering, guided_clustering
+from mien.learning.embedding import Embedded, embed_faces
+from mien.learning.training import Task, class_log_prior, shuffled
+from mien.model.accnn import ACCNN
+from mien.model.losses import CenterLoss, align, balanced_cross_entropy, weighted_cross_entropy
+from mien.params import ClusterSettings, JointSettings
+
+
+@dataclass(frozen=True)
+class JointData:
+    """The store ``[N, S, S]``, its labelled training rows and its unlabelled rows ``[U]``."""
+
+    faces: Faces
+    labelled: LabelledRows
+    unlabelled: Rows
+
+
+class JointTask(Task):
+    """The combined loss on labelled faces and on unlabelled ones with given targets."""
+
+    targets: Tensor
+    weights: Tensor
+    prior: Tensor
+    average: Tensor
+    log_prior: Tensor
+
+    def __init__(
+        self, net: ACCNN, data: JointData, settings: JointSettings, augmentation: Augmentation
+    ) -> None:
+        super().__init__(net)
+        self.data, self.settings, self.augmentation = data, settings, augmentation
+        classes = net.head.out_features
+        count = len(data.unlabelled)
+        self.metric = CenterLoss(classes, net.embedding_size)
+        even = torch.full((classes,), 1 / classes)
+        self.register_buffer("targets", torch.zeros(count, classes))
+        self.register_buffer("weights", torch.zeros(count))
+        self.register_buffer("prior", even.clone())
+        self.register_buffer("average", even.clone())
+        log_prior = class_log_prior(data.labelled.labels, classes, settings.class_balance)
+        self.register_buffer("log_prior", log_prior)
+
+    def set_targets(self, targets: Array, weights: Array, prior: Array) -> None:
+        """Give the unlabelled faces soft targets ``[U, C]``, weights ``[U]`` and shares ``[C]``."""
+        self.targets.copy_(torch.from_numpy(targets))
+        self.weights.copy_(torch.from_numpy(weights))
+        self.prior.copy_(torch.from_numpy(prior))
+
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+    ) -> dict[str, float]:
+        settings = self.settings
+        labelled = shuffled(len(self.data.labelled), steps * settings.batch_size, rng)
+        self._labelled = labelled.view(steps, -1).numpy()
+        chance = self._chances().cpu()
+        drawn = torch.multinomial(
+            chance, steps * settings.unlabelled_batch_size, replacement=True, generator=rng
+        )
+        self._unlabelled = drawn.view(steps, -1).numpy()
+        return {}
+
+    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+        settings, device = self.settings, self.prior.device
+        chosen, others = self._labelled[step], self._unlabelled[step]
+        labels = torch.from_numpy(self.data.labelled.labels[chosen]).to(device)
+        known = self._faces(self.data.labelled.rows[chosen]).to(device)
+        unknown = self._faces(self.data.unlabelled[others]).to(device)
+        views = [self.augmentation.weak(known, rng), self.augmentation.strong(unknown, rng)]
+        embeddings, logits = self.net.forward_both(torch.cat(views))
+        ours, theirs = logits[: len(labels)], logits[len(labels) :]
+        targets, weights = self.targets[others], self.weights[others]
+
+        terms = {
+            "labelled": balanced_cross_entropy(
+                ours, labels, self.log_prior, settings.label_smoothing
+            )
+        }
+        if settings.pseudo_weight:
+            terms["pseudo"] = settings.pseudo_weight * weighted_cross_entropy(
+                theirs, targets, weights
+            )
+        if settings.consistency_weight:
+            guess, counted = self._guess(self.augmentation.weak(unknown, rng), teacher)
+            terms["consistency"] = settings.consistency_weight * weighted_cross_entropy(
+                theirs, guess, counted * (1 - weights)
+            )
+        if settings.center_weight or settings.island_weight:
+            center, island = self.metric(
+                embeddings,
+                torch.cat([labels, targets.argmax(dim=1)]),
+                torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights]),
+            )
+            terms["center"] = settings.center_weight * center
+            terms["island"] = settings.island_weight * island
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _chances(self) -> Tensor:
+        """Sampling weights ``[U]``: rarer expressions more often; rejected faces are one group."""
+        classes = self.targets.shape[1]
+        group = torch.where(self.weights > 0, self.targets.argmax(dim=1), classes)
+        counts = group.bincount(minlength=classes + 1).clamp_min(1)
+        counts[classes] = counts[:classes].max()  # rejected: as often as the commonest expression's
+        return counts[group].double().pow(-self.settings.class_balance)
+
+    def _faces(self, rows: Rows) -> Tensor:
+        return to_tensor(self.data.faces[rows])
+
+    @torch.no_grad()
+    def _guess(self, faces: Tensor, teacher: ACCNN) -> tuple[Tensor, Tensor]:
+        """One-hot guesses ``[B, C]`` of the averaged network and which are sure enough, ``[B]``."""
+        probabilities = teacher(faces).float().softmax(dim=1)
+        self.average.lerp_(probabilities.mean(dim=0), 0.01)
+        aligned = align(probabilities, self.average, self.prior)
+        confidence, guess = aligned.max(dim=1)
+        sure = (confidence >= self.settings.consistency_threshold).float()
+        return functional.one_hot(guess, aligned.shape[1]).float(), sure
+
+
+class ClusterTask(JointTask):
+    """Joint learning whose targets are clustered anew, with the averaged network, in each round."""
+
+    clusters: Tensor
+
+    def __init__(
+        self,
+        net: ACCNN,
+        data: JointData,
+        settings: ClusterSettings,
+        augmentation: Augmentation,
+        seed: int,
+    ) -> None:
+        super().__init__(net, data, settings, augmentation)
+        self.cluster_settings, self.seed = settings, seed
+        self.register_buffer("clusters", torch.full((len(data.unlabelled),), -1))
+
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+    ) -> dict[str, float]:
+        record: dict[str, float] = {}
+        if epoch % self.cluster_settings.epochs == 0:
+            found = cluster_faces(teacher, self.data, self.cluster_settings, self.seed).clustering
+            # a face counts as much as its best expression leads the next
+            self.set_targets(found.posterior, found.margin, found.prior)
+            clusters = torch.from_numpy(found.cluster)
+            if epoch:
+                record["nmi"] = agreement(self.clusters.cpu().numpy(), found.cluster)
+            self.clusters.copy_(clusters)
+        record["round"] = epoch // self.cluster_settings.epochs + 1
+        return record | super().begin_epoch(epoch, steps, teacher, rng)
+
+
+@dataclass(frozen=True)
+class ClusteredFaces:
+    """Clustering of the unlabelled faces, and whether the mirrored face says the same, ``[U]``."""
+
+    clustering: Clustering
+    embedded: Embedded
+    flip_agrees: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+def cluster_faces(
+    model: ACCNN, data: JointData, settings: ClusterSettings, seed: int
+) -> ClusteredFaces:
+    """Embed all faces, as they are and mirrored, and cluster the mean of both."""
+    plain = embed_faces(model, data.faces, data.unlabelled)
+    mirrored = embed_faces(model, data.faces, data.unlabelled, flip=True)
+    anchors = [
+        embed_faces(model, data.faces, data.labelled.rows, flip=flip).embeddings
+        for flip in (False, True)
+    ]
+    classes = plain.logits.shape[1]
+    shares = class_log_prior(data.labelled.labels, classes, 1 - settings.class_balance)
+    joined = Embedded(
+        _mean(plain.embeddings, mirrored.embeddings), _mean(plain.logits, mirrored.logits)
+    )
+    clustering = guided_clustering(
+        joined.embeddings,
+        joined.probabilities,
+        _mean(*anchors),
+        data.labelled.labels,
+        shares.softmax(dim=0).numpy(),
+        settings,
+        seed,
+    )
+    agrees = plain.logits.argmax(axis=1) == mirrored.logits.argmax(axis=1)
+    return ClusteredFaces(clustering, joined, agrees)
+
+
+def agreement(before: np.ndarray, after: np.ndarray) -> float:
+    """Normalised mutual information of two assignments, 0 to 1: 1 where they group alike."""
+    return float(normalized_mutual_info_score(before, after))
+
+
+def _mean(first: Array, second: Array) -> Array:
+    return (first + second) / np.float32(2)

@@ -1,0 +1,205 @@
+"""The training loop that every stage shares, and supervised training.
+
+A *task* holds the network and everything else that is learned or remembered, draws its own batches
+and returns its losses; `fit` does the rest: schedule, average of the weights, progress, validation,
+checkpoints. Every epoch draws from a generator of its own, so a run that was killed and goes on
+ends with the same weights as an unbroken one.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import lightning_fabric
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import Faces, LabelledRows, to_tensor
+from mien.learning.checkpoint import Checkpoint
+from mien.model.accnn import ACCNN
+from mien.model.losses import balanced_cross_entropy
+from mien.params import ComputeSettings, TrainingSettings
+
+History = list[dict[str, float]]
+
+
+class Task(nn.Module):
+    """What `fit` trains: a network with its losses. State that must survive a kill is a buffer."""
+
+    def __init__(self, net: ACCNN) -> None:
+        super().__init__()
+        # twice as fast on CPUs; torch documents this keyword, its overloads leave it out
+        self.net: ACCNN = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @abstractmethod
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+    ) -> dict[str, float]:
+        """Draw the epoch's batches; the returned figures join the epoch's record."""
+
+    @abstractmethod
+    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+        """The losses of one step: ``loss``, which is minimised, and its terms.
+
+        ``teacher`` is the running average of the network, in evaluation mode.
+        """
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The averaged network, in evaluation mode on the CPU, and one record for each epoch."""
+
+    model: ACCNN
+    history: History
+
+
+def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:
+    """Device and precision, from the settings; also sets the number of CPU threads."""
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    return lightning_fabric.Fabric(
+        accelerator=compute.accelerator, devices=1, precision=compute.precision
+    )
+
+
+def fit(
+    task: Task,
+    settings: TrainingSettings,
+    *,
+    epochs: int,
+    seed: int,
+    fabric: lightning_fabric.Fabric,
+    checkpoint: Checkpoint,
+    validate: Callable[[ACCNN], dict[str, float]],
+    title: str,
+) -> Fitted:
+    """Train ``task`` for ``epochs`` epochs with AdamW under a one-cycle schedule.
+
+    Goes on from ``checkpoint`` where it holds an earlier state of the same run. ``validate``
+    measures the averaged network after each epoch; its figures join the epoch's record.
+    """
+    wrapped, optimizer = fabric.setup(task, _adamw(task, settings))
+    average = AveragedModel(
+        task.net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
+    )
+    modules = {"task": task, "average": average}
+    teacher = cast(ACCNN, average.module).eval().requires_grad_(False)
+
+    history: History = []
+    if progress := checkpoint.load(modules, optimizer):
+        history = progress["history"]
+        print(f"{title}: going on after epoch {len(history)} of {epochs}", flush=True)
+
+    steps = settings.steps_per_epoch
+    for epoch in range(len(history), epochs):
+        rng = _generator(seed, epoch)
+        record: dict[str, float] = {"epoch": epoch + 1}
+        record |= task.begin_epoch(epoch, steps, teacher, rng)
+        task.train()
+        sums: dict[str, Tensor] = {}
+        # in a pipe the bar would leave a line for each refresh; one line an epoch is printed below
+        for step in tqdm(range(steps), f"{title} {epoch + 1}/{epochs}", leave=False, disable=None):
+            rate = one_cycle((epoch * steps + step) / (epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * rate
+            losses = wrapped(step, teacher, rng)
+            optimizer.zero_grad()
+            fabric.backward(losses["loss"])
+            optimizer.step()
+            average.update_parameters(task.net)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
+        record |= {name: float(value) / steps for name, value in sums.items()}
+        record |= validate(teacher)
+        history.append(record)
+        checkpoint.save(modules, optimizer, {"history": history})
+        print(f"{title} {epoch + 1}/{epochs}: {_line(record)}", flush=True)
+    # torch documents this keyword, its overloads leave it out
+    model = teacher.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return Fitted(model, history)
+
+
+def one_cycle(progress: float, warmup: float = 0.1) -> float:
+    """Learning-rate factor at ``progress`` ∈ [0, 1) (Smith 2018): linear rise, cosine fall to 0."""
+    if progress < warmup:
+        return 0.05 + 0.95 * progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def class_log_prior(labels: np.ndarray[Any, Any], classes: int, strength: float) -> Tensor:
+    """``strength · log(share)`` of each class, ``[classes]``; absent classes count as one face."""
+    counts = np.maximum(np.bincount(labels, minlength=classes), 1)
+    return torch.from_numpy(strength * np.log(counts / counts.sum())).float()
+
+
+def shuffled(count: int, length: int, rng: torch.Generator) -> Tensor:
+    """``length`` indices below ``count``: whole random orders, one after another."""
+    orders = [torch.randperm(count, generator=rng) for _ in range(-(-length // count))]
+    return torch.cat(orders)[:length]
+
+
+class SupervisedTask(Task):
+    """Balanced cross-entropy on the labelled faces."""
+
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        net: ACCNN,
+        faces: Faces,
+        labelled: LabelledRows,
+        settings: TrainingSettings,
+        augmentation: Augmentation,
+    ) -> None:
+        super().__init__(net)
+        self.faces, self.labelled = faces, labelled
+        self.settings, self.augmentation = settings, augmentation
+        classes = net.head.out_features
+        prior = class_log_prior(labelled.labels, classes, settings.class_balance)
+        self.register_buffer("log_prior", prior)
+
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+    ) -> dict[str, float]:
+        batch = self.settings.batch_size
+        self._batches = shuffled(len(self.labelled), steps * batch, rng).view(steps, batch).numpy()
+        return {}
+
+    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+        chosen = self._batches[step]
+        device = self.log_prior.device
+        faces = to_tensor(self.faces[self.labelled.rows[chosen]]).to(device)
+        labels = torch.from_numpy(self.labelled.labels[chosen]).to(device)
+        logits = self.net(self.augmentation.strong(faces, rng))
+        return {
+            "loss": balanced_cross_entropy(
+                logits, labels, self.log_prior, self.settings.label_smoothing
+            )
+        }
+
+
+def _adamw(task: Task, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW that decays matrices and filters, not biases, norms and centers."""
+    decayed = [p for p in task.net.parameters() if p.ndim > 1]
+    chosen = {id(p) for p in decayed}
+    others = [p for p in task.parameters() if id(p) not in chosen]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _line(record: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "epoch")

@@ -1,0 +1,120 @@
+"""The network as one ONNX file, and the check that it still says the same."""
+
+import json
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mien.errors import MienError
+from mien.model.accnn import ACCNN
+
+OUTPUTS = ("probabilities", "logits", "embedding")
+
+
+class Deployable(nn.Module):
+    """The network with its calibration: what is served.
+
+    Shape: faces ``[B, 1, S, S]``, float32 grey in [0, 1]; calibrated probabilities ``[B, C]``,
+    logits before calibration ``[B, C]``, embedding ``[B, D]``.
+    """
+
+    def __init__(self, model: ACCNN, temperature: float) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+
+    def forward(self, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        embedding, logits = self.model.forward_both(faces)
+        return torch.softmax(logits / self.temperature, dim=1), logits, embedding
+
+
+def export_onnx(
+    path: Path, deployable: Deployable, image_size: int, expressions: Sequence[str]
+) -> None:
+    """Write one ONNX file, weights included, whose batch size is free.
+
+    Input ``faces``; outputs ``probabilities``, ``logits`` and ``embedding``. The file's metadata
+    holds ``expressions`` (a JSON list) and ``image_size``.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision; we do not
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the exporter about itself
+        program = torch.onnx.export(
+            deployable.eval(),
+            # Two faces, for a batch of one would be taken for a constant.
+            (torch.zeros(2, 1, image_size, image_size),),
+            input_names=["faces"],
+            output_names=list(OUTPUTS),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:  # only when given a path
+        raise RuntimeError("torch.onnx.export returned nothing")
+    proto = program.model_proto
+    # The exporter notes the source lines of each node, with the paths of this machine.
+    for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.functions):
+        del part.metadata_props[:]
+    metadata = {"expressions": json.dumps(list(expressions)), "image_size": str(image_size)}
+    onnx.helper.set_model_props(proto, metadata)
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """The exported network on one CPU thread: for so small a network more threads are slower."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def check_parity(
+    session: onnxruntime.InferenceSession,
+    deployable: Deployable,
+    faces: NDArray[np.float32],
+    tolerance: float,
+) -> float:
+    """The largest difference of a probability between ONNX Runtime and PyTorch.
+
+    Args:
+        session: the exported network.
+        deployable: the network that was exported.
+        faces: real faces ``[n, 1, S, S]`` in [0, 1].
+        tolerance: the largest difference allowed.
+
+    Raises:
+        MienError: the difference is larger, or not a number.
+    """
+    with torch.inference_mode():
+        expected = deployable.eval()(torch.from_numpy(faces))[0].numpy()
+    (found,) = session.run(["probabilities"], {"faces": faces})
+    difference = float(np.abs(found - expected).max())
+    if not difference <= tolerance:
+        raise MienError(
+            f"the ONNX file says other than the network: probabilities differ by up to "
+            f"{difference:.2e} on {len(faces)} faces, and package.parity_tolerance is "
+            f"{tolerance:.2e}; raise it only if a difference of that size does not matter"
+        )
+    return difference
+
+
+def measure_latency(
+    session: onnxruntime.InferenceSession, face: NDArray[np.float32], runs: int = 200
+) -> float:
+    """Median milliseconds for one face ``[1, 1, S, S]``, after a tenth of the runs to warm up."""
+    durations = []
+    for _ in range(runs + runs // 10):
+        started = time.perf_counter()
+        session.run(["probabilities"], {"faces": face})
+        durations.append(time.perf_counter() - started)
+    return 1000 * statistics.median(durations[runs // 10 :])

@@ -1,0 +1,155 @@
+"""Stage `cluster`: joint learning. Guided clustering labels the unlabelled faces while the network
+learns from those labels, in rounds, until the clusters settle."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import labelled_rows, open_faces, training_rows, unlabelled_rows
+from mien.data.manifest import read_manifest
+from mien.errors import MienError
+from mien.evaluation.curves import write_curves
+from mien.evaluation.pictures import write_contact_sheet
+from mien.files import replacing_file, write_json
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.clustering import FREE
+from mien.learning.embedding import accuracy_on
+from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
+from mien.learning.pseudo_labels import POSTERIOR
+from mien.learning.training import History, fit, make_fabric
+from mien.model.weights import load_weights, save_weights
+from mien.params import Params
+from mien.stages._run import run_stage
+
+
+def main(
+    params: Params,
+    *,
+    manifest: Path,
+    faces: Path,
+    pretrained: Path,
+    checkpoints: Path,
+    weights: Path,
+    assignments: Path,
+    curves: Path,
+    report: Path,
+    metrics: Path,
+) -> None:
+    """Cluster the unlabelled faces, guided by the labelled ones, while the network learns."""
+    table, store = read_manifest(manifest), open_faces(faces)
+    validation = labelled_rows(table, params.expressions, "validation")
+    data = JointData(store, training_rows(table, params.expressions), unlabelled_rows(table))
+    if not len(data.unlabelled):
+        raise MienError("no unlabelled faces: give a source with role 'unlabelled'")
+    trained = load_weights(pretrained)
+    settings = params.cluster
+    run = Checkpoint.of(
+        checkpoints,
+        params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
+        [manifest, faces, pretrained],
+    )
+    task = ClusterTask(
+        trained.model, data, settings, Augmentation(params.augmentation), params.seed
+    )
+    fitted = fit(
+        task,
+        settings,
+        epochs=settings.rounds * settings.epochs,
+        seed=params.seed,
+        fabric=make_fabric(params.compute),
+        checkpoint=run,
+        validate=lambda net: accuracy_on(net, store, validation),
+        title="cluster",
+    )
+    found = cluster_faces(fitted.model, data, settings, params.seed)
+    final_nmi = agreement(task.clusters.cpu().numpy(), found.clustering.cluster)
+
+    save_weights(weights, fitted.model, trained.expressions, trained.image_size)
+    unlabelled = table[table["role"] == "unlabelled"]
+    rows = assignment_table(unlabelled, found, params.expressions)
+    with replacing_file(assignments) as temporary:
+        rows.to_parquet(temporary, index=False)
+    rounds = by_round(fitted.history, final_nmi)
+    write_curves(curves, report / "curves.svg", rounds, "Joint learning")
+    draw_prototypes(report / "prototypes.png", rows, found, store, params.expressions)
+    write_json(
+        metrics,
+        {
+            "unlabelled_faces": len(rows),
+            "prototypes": len(found.clustering.prototypes.vectors),
+            "dustbin_share": float((rows["cluster"] == FREE).mean()),
+            "estimated_prior": dict(
+                zip(params.expressions, found.clustering.prior.tolist(), strict=True)
+            ),
+            **agreements(rows, unlabelled),
+            **rounds[-1],
+        },
+    )
+    run.clear()
+
+
+def assignment_table(
+    unlabelled: pd.DataFrame, found: ClusteredFaces, expressions: list[str]
+) -> pd.DataFrame:
+    """One row for each unlabelled face: its cluster and what that says of its expression."""
+    clustering = found.clustering
+    columns = {POSTERIOR + name: clustering.posterior[:, i] for i, name in enumerate(expressions)}
+    best = clustering.posterior.argmax(axis=1)
+    return pd.DataFrame(
+        {
+            "face_id": unlabelled["face_id"].to_numpy(),
+            "row": unlabelled["row"].to_numpy(),
+            "cluster": clustering.cluster,
+            "expression": np.asarray(expressions, dtype=object)[best],
+            **columns,
+            "margin": clustering.margin,
+            "purity": clustering.purity,
+            "density": clustering.density,
+            "flip_agrees": found.flip_agrees,
+        }
+    )
+
+
+def by_round(history: History, final_nmi: float) -> History:
+    """The last epoch of each round; ``nmi`` compares a round's clusters with the next one's."""
+    last = {int(record["round"]): record for record in history}
+    agreed = [record["nmi"] for record in history if "nmi" in record] + [final_nmi]
+    unwanted = {"epoch", "round", "nmi"}
+    return [
+        {"round": number, "nmi": nmi} | {k: v for k, v in record.items() if k not in unwanted}
+        for (number, record), nmi in zip(last.items(), agreed, strict=True)
+    ]
+
+
+def agreements(rows: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, float]:
+    """How much the clusters tell of expressions and of people, where those are known (NMI).
+
+    Faces of one person lie close together: clusters that follow people are of no use.
+    """
+    result = {}
+    for name, column in {"expression_nmi": "true_label", "identity_nmi": "identity"}.items():
+        known = unlabelled[column].notna().to_numpy()
+        if known.any():
+            truth = unlabelled[column][known].astype("category").cat.codes.to_numpy()
+            result[name] = agreement(truth, rows["cluster"].to_numpy()[known])
+    return result
+
+
+def draw_prototypes(
+    path: Path, rows: pd.DataFrame, found: ClusteredFaces, store: np.ndarray, expressions: list[str]
+) -> None:
+    """Contact sheet: for each prototype the faces of its cluster that are nearest to it."""
+    prototypes = found.clustering.prototypes
+    sheet = []
+    for index, expression in enumerate(prototypes.expressions):
+        own = rows[rows["cluster"] == index].nlargest(16, "density")
+        name = "free" if expression == FREE else expressions[expression]
+        count = int((rows["cluster"] == index).sum())
+        sheet.append((f"{name} #{index}\n{count} faces", store[own["row"].to_numpy()]))
+    write_contact_sheet(path, sheet, columns=16)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,97 @@
+"""Stage `finetune`: the combined loss on the updated training set."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import (
+    Rows,
+    indices,
+    labelled_rows,
+    open_faces,
+    training_rows,
+    unlabelled_rows,
+)
+from mien.data.manifest import read_manifest
+from mien.evaluation.curves import write_curves
+from mien.files import write_json
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.clustering import Array
+from mien.learning.embedding import accuracy_on
+from mien.learning.joint import JointData, JointTask
+from mien.learning.training import fit, make_fabric
+from mien.model.weights import load_weights, save_weights
+from mien.params import Params
+from mien.stages._run import run_stage
+
+
+def main(
+    params: Params,
+    *,
+    manifest: Path,
+    faces: Path,
+    training_set: Path,
+    start: Path,
+    checkpoints: Path,
+    weights: Path,
+    curves: Path,
+    report: Path,
+    metrics: Path,
+) -> None:
+    """Fine-tune the network on labelled and pseudo-labelled faces with the combined loss."""
+    table, store = read_manifest(manifest), open_faces(faces)
+    validation = labelled_rows(table, params.expressions, "validation")
+    data = JointData(store, training_rows(table, params.expressions), unlabelled_rows(table))
+    updated = pd.read_parquet(training_set)
+    trained = load_weights(start)
+    settings = params.finetune
+    run = Checkpoint.of(
+        checkpoints,
+        params.model_dump(include={"seed", "expressions", "augmentation", "finetune"}),
+        [manifest, faces, training_set, start],
+    )
+    task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
+    task.set_targets(*targets(updated, data.unlabelled, params.expressions))
+    fitted = fit(
+        task,
+        settings,
+        epochs=settings.epochs,
+        seed=params.seed,
+        fabric=make_fabric(params.compute),
+        checkpoint=run,
+        validate=lambda net: accuracy_on(net, store, validation),
+        title="finetune",
+    )
+    save_weights(weights, fitted.model, trained.expressions, trained.image_size)
+    write_curves(curves, report / "curves.svg", fitted.history, "Fine-tuning")
+    counts = updated["origin"].value_counts()
+    write_json(
+        metrics,
+        {f"{origin}_faces": int(count) for origin, count in counts.items()} | fitted.history[-1],
+    )
+    run.clear()
+
+
+def targets(
+    updated: pd.DataFrame, unlabelled: Rows, expressions: list[str]
+) -> tuple[Array, Array, Array]:
+    """Targets ``[U, C]`` and weights ``[U]`` of the unlabelled faces, and shares ``[C]``.
+
+    A rejected face has weight 0 and no expression (a row of zeros). The shares are those of the
+    expressions among the accepted faces, with one face added to each.
+    """
+    pseudo = updated[updated["origin"] == "pseudo"]
+    place = pd.Series(np.arange(len(unlabelled)), index=unlabelled).loc[pseudo["row"]].to_numpy()
+    labels = indices(pseudo["label"], expressions)
+    one_hot = np.zeros((len(unlabelled), len(expressions)), np.float32)
+    one_hot[place, labels] = 1
+    weights = np.zeros(len(unlabelled), np.float32)
+    weights[place] = pseudo["weight"].to_numpy()
+    counts = np.bincount(labels, minlength=len(expressions)) + 1.0
+    return one_hot, weights, (counts / counts.sum()).astype(np.float32)
+
+
+if __name__ == "__main__":
+    run_stage(main)

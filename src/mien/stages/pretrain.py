@@ -1,0 +1,75 @@
+"""Stage `pretrain`: the AC-CNN learns from the labelled faces alone."""
+
+from pathlib import Path
+
+import torch
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import labelled_rows, open_faces, training_rows
+from mien.data.manifest import read_manifest
+from mien.evaluation.curves import write_curves
+from mien.files import read_json, write_json
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.embedding import accuracy_on
+from mien.learning.training import SupervisedTask, fit, make_fabric
+from mien.model.accnn import ACCNN
+from mien.model.cost import count_cost
+from mien.model.weights import save_weights
+from mien.params import Params
+from mien.stages._run import run_stage
+
+
+def main(
+    params: Params,
+    *,
+    manifest: Path,
+    faces: Path,
+    verdict: Path,
+    checkpoints: Path,
+    weights: Path,
+    curves: Path,
+    report: Path,
+    metrics: Path,
+) -> None:
+    """Train the AC-CNN on the labelled faces."""
+    table, store = read_manifest(manifest), open_faces(faces)
+    labelled = training_rows(table, params.expressions)
+    validation = labelled_rows(table, params.expressions, "validation")
+    image_size = store.shape[-1]
+
+    torch.manual_seed(params.seed)  # of the network's first weights
+    model = ACCNN(params.model, len(params.expressions))
+    settings = params.pretrain
+    run = Checkpoint.of(
+        checkpoints,
+        params.model_dump(include={"seed", "expressions", "model", "augmentation", "pretrain"}),
+        [manifest, faces],
+    )
+    fitted = fit(
+        SupervisedTask(model, store, labelled, settings, Augmentation(params.augmentation)),
+        settings,
+        epochs=settings.epochs,
+        seed=params.seed,
+        fabric=make_fabric(params.compute),
+        checkpoint=run,
+        validate=lambda net: accuracy_on(net, store, validation),
+        title="pretrain",
+    )
+    cost = count_cost(fitted.model, image_size)
+    save_weights(weights, fitted.model, tuple(params.expressions), image_size)
+    write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
+    write_json(
+        metrics,
+        {
+            "labelled_faces": len(labelled),
+            "parameters": cost.parameters,
+            "macs": cost.macs,
+            **fitted.history[-1],
+            "validated": read_json(verdict)["success"],
+        },
+    )
+    run.clear()
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,213 @@
+"""Guided clustering against numbers worked out by hand and against planted structure."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mien.learning.clustering import (
+    FREE,
+    Prototypes,
+    assign,
+    combine,
+    estimate_prior,
+    guided_clustering,
+    initial_prototypes,
+    map_clusters,
+    neighbour_votes,
+    unit,
+    update,
+    wilson_lower_bound,
+)
+from mien.params import ClusterSettings
+
+SETTINGS = ClusterSettings(
+    epochs=1, steps_per_epoch=1, batch_size=1, learning_rate=0.1, weight_decay=0, ema_decay=0,
+    label_smoothing=0, class_balance=0, rounds=1, unlabelled_batch_size=1, pseudo_weight=1,
+    consistency_weight=0, consistency_threshold=0, center_weight=0, island_weight=0,
+    prototypes_per_expression=2, free_prototypes=2, iterations=8, temperature=0.1,
+    prior_strength=5, dustbin_similarity=0.2, neighbours=5, chunk=64,
+)  # fmt: skip
+
+
+def changed(**values):
+    return SETTINGS.model_copy(update=values)
+
+
+def blobs(shares, count=600, spread=0.25, seed=0, dimension=8):
+    """Unit vectors about one axis for each class, in the given shares; the class of each."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(len(shares), count, p=shares)
+    points = np.eye(dimension)[labels] + rng.normal(0, spread, (count, dimension))
+    return unit(points.astype(np.float32)), labels
+
+
+def prototypes_at(vectors, expressions):
+    vectors = np.asarray(vectors, np.float32)
+    return Prototypes(vectors, np.asarray(expressions), np.ones(len(vectors), np.float32))
+
+
+def test_assignment_by_hand():
+    # similarities 1 and 0 to the prototypes, 0.2 to the dustbin, temperature 0.1
+    rows = assign(
+        np.array([[1.0, 0.0]], np.float32), prototypes_at([[1, 0], [0, 1]], [0, 1]), SETTINGS
+    )
+    expected = np.exp([10.0, 0.0, 2.0])
+    np.testing.assert_allclose(rows[0], expected / expected.sum(), rtol=1e-5)
+
+
+def test_a_face_far_from_all_goes_to_the_dustbin():
+    z = np.array([[0, 0, 1.0]], np.float32)
+    rows = assign(z, prototypes_at([[1, 0, 0], [0, 1, 0]], [0, 1]), SETTINGS)
+    assert rows[0].argmax() == 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 1000))
+def test_assignments_sum_to_one(chunk, seed):
+    z, _ = blobs([0.5, 0.5], count=50, seed=seed)
+    prototypes = prototypes_at(np.eye(8)[:3], [0, 1, FREE])
+    rows = assign(z, prototypes, changed(chunk=chunk))
+    np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10_000])
+def test_chunk_changes_nothing(chunk):
+    z, _ = blobs([0.6, 0.3, 0.1])
+    head = np.full((len(z), 3), 1 / 3, np.float32)
+    anchors, labels = blobs([1 / 3] * 3, count=30, seed=1)
+    even = np.full(3, 1 / 3)
+    whole = guided_clustering(z, head, anchors, labels, even, changed(chunk=600), 0)
+    parts = guided_clustering(z, head, anchors, labels, even, changed(chunk=chunk), 0)
+    np.testing.assert_allclose(parts.posterior, whole.posterior, atol=1e-4)
+    assert (parts.cluster == whole.cluster).mean() > 0.99
+
+
+def test_mass_follows_the_prior_under_a_strong_pull():
+    """Ambiguous faces midway between two prototypes are shared out as the prior says."""
+    rng = np.random.default_rng(0)
+    z = unit((np.array([[1.0, 1.0, 0.0]]) + rng.normal(0, 0.1, (500, 3))).astype(np.float32))
+    anchors, labels = np.eye(3, dtype=np.float32)[:2], np.array([0, 1])
+    prior = np.array([0.8, 0.2], np.float32)
+    masses = {}
+    for strength in (0.0, 1000.0):
+        settings = changed(prior_strength=strength, dustbin_similarity=-1, temperature=1.0)
+        prototypes = prototypes_at(np.eye(3)[:2], [0, 1])
+        for _ in range(30):
+            moved = update(z, anchors, labels, prototypes, prior, settings)
+            # prototypes are held still: only the scaling is under test
+            prototypes = Prototypes(prototypes.vectors, prototypes.expressions, moved.scaling)
+        mass = assign(z, prototypes, settings)[:, :2].sum(axis=0)
+        masses[strength] = mass[0] / mass.sum()
+    assert masses[0.0] == pytest.approx(0.5, abs=0.02)
+    assert masses[1000.0] == pytest.approx(0.8, abs=0.02)
+
+
+def test_bound_prototypes_stay_with_their_labelled_faces():
+    """Unlabelled faces of another kind pull a bound prototype at most half-way."""
+    z = unit(np.tile([[0.3, 1.0, 0.0]], (500, 1)).astype(np.float32))
+    anchors, labels = np.array([[1.0, 0, 0]], np.float32), np.array([0])
+    prototypes = prototypes_at([[1, 0, 0]], [0])
+    for _ in range(20):
+        prototypes = update(z, anchors, labels, prototypes, np.ones(1, np.float32), SETTINGS)
+    assert prototypes.vectors[0] @ anchors[0] > 0.7
+
+
+def test_a_free_prototype_without_faces_stays_finite():
+    z = unit(np.tile([[1.0, 0.1, 0]], (20, 1)).astype(np.float32))
+    prototypes = prototypes_at([[1, 0, 0], [-1, 0, 0]], [0, FREE])
+    moved = update(z, z[:2], np.array([0, 0]), prototypes, np.ones(1, np.float32), SETTINGS)
+    np.testing.assert_array_equal(moved.vectors[1], [-1, 0, 0])
+    assert np.isfinite(moved.vectors).all()
+    assert np.isfinite(moved.scaling).all()
+
+
+def test_votes_by_hand():
+    # two clusters far apart; two voters of class 0 in the first, one of class 1 in the second
+    anchors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+    labels = np.array([0, 0, 1])
+    prototypes = prototypes_at([[1, 0, 0], [0, 1, 0], [0, 0, 1]], [0, 1, FREE])
+    prior = np.array([0.5, 0.5], np.float32)
+    probabilities, purity = map_clusters(
+        anchors, labels, prototypes, prior, changed(temperature=0.01)
+    )
+    # weights: 0.5/2·3 = 0.75 a face of class 0, 0.5/1·3 = 1.5 of class 1; plus one prior vote
+    np.testing.assert_allclose(probabilities[0], [(1.5 + 0.5) / 2.5, 0.5 / 2.5], rtol=1e-4)
+    np.testing.assert_allclose(probabilities[1], [0.5 / 2.5, (1.5 + 0.5) / 2.5], rtol=1e-4)
+    np.testing.assert_allclose(probabilities[2], prior, atol=1e-4)  # nobody voted: unmapped
+    assert purity[2] < 1e-3 < purity[0]
+
+
+def test_wilson_bound_by_hand():
+    # 8 of 10 at one standard error: (0.8 + 0.05 − sqrt(0.016 + 0.0025)) / 1.1
+    bound = wilson_lower_bound(np.array([8.0]), np.array([10.0]))
+    assert bound[0] == pytest.approx((0.85 - np.sqrt(0.0185)) / 1.1, rel=1e-4)
+    assert wilson_lower_bound(np.array([0.0]), np.array([0.0]))[0] == 0
+
+
+def test_more_agreeing_votes_raise_the_bound():
+    bounds = wilson_lower_bound(np.array([1.0, 4.0, 16.0]), np.array([1.0, 4.0, 16.0]))
+    assert (np.diff(bounds) > 0).all()
+
+
+def test_neighbours_by_hand():
+    anchors = np.array([[1, 0], [0, 1]], np.float32)
+    votes = neighbour_votes(
+        np.array([[1.0, 0.0]], np.float32), anchors, np.array([0, 1]),
+        np.array([0.5, 0.5], np.float32), changed(neighbours=2, temperature=1.0),
+    )  # fmt: skip
+    first = np.e / (np.e + 1)
+    np.testing.assert_allclose(votes[0], [0.9 * first + 0.05, 0.9 * (1 - first) + 0.05], rtol=1e-5)
+
+
+def test_prior_is_found_though_the_head_expected_another():
+    rng = np.random.default_rng(0)
+    true = np.array([0.7, 0.2, 0.1])
+    labels = rng.choice(3, 20_000, p=true)
+    # a calibrated head for even shares: p(e|x) ∝ p(x|e), with an observation that is right in 70%
+    seen = np.where(rng.random(20_000) < 0.7, labels, rng.integers(0, 3, 20_000))
+    likelihood = 0.3 / 3 + 0.7 * np.eye(3)
+    head = (likelihood / likelihood.sum(axis=0))[:, seen].T.astype(np.float32)
+    prior = estimate_prior(head, np.full(3, 1 / 3))
+    np.testing.assert_allclose(prior, 0.9 * true + 0.1 / 3, atol=0.02)
+
+
+def test_combining_equal_sources_changes_nothing_and_the_prior_counts_once():
+    prior = np.array([0.7, 0.2, 0.1])
+    source = np.array([[0.5, 0.3, 0.2]], np.float32)
+    np.testing.assert_allclose(combine([source] * 3, prior), source, rtol=1e-4)
+    silent = np.tile(prior, (1, 1)).astype(np.float32)
+    np.testing.assert_allclose(combine([silent, silent], prior), silent, rtol=1e-4)
+
+
+def test_an_expression_with_one_face_gets_one_prototype():
+    anchors, _ = blobs([1.0], count=9)
+    labels = np.array([0] * 8 + [1])
+    z, _ = blobs([0.5, 0.5], count=40)
+    prototypes = initial_prototypes(z, anchors, labels, 2, SETTINGS, 0)
+    assert (prototypes.expressions == 0).sum() == 2
+    assert (prototypes.expressions == 1).sum() == 1
+    assert (prototypes.expressions == FREE).sum() == 2
+
+
+def test_planted_structure_is_found_and_strangers_are_doubted():
+    shares = [0.5, 0.3, 0.1, 0.1]  # the last is a kind that no label names
+    z, truth = blobs(shares, count=1500, spread=0.15)
+    anchors, labels = blobs([1 / 3] * 3, count=30, spread=0.15, seed=1)
+    head = np.full((len(z), 3), 1 / 3, np.float32)  # the head knows nothing
+    found = guided_clustering(z, head, anchors, labels, np.full(3, 1 / 3), SETTINGS, 0)
+    known = truth < 3
+    assert (found.posterior.argmax(axis=1) == truth)[known].mean() > 0.97
+    assert found.purity[~known].mean() < 0.3 < 0.6 < found.purity[known].mean()
+    assert found.margin[~known].mean() < found.margin[known].mean() - 0.2
+    assert ((found.posterior >= 0) & (found.posterior <= 1)).all()
+
+
+def test_without_free_prototypes_it_still_works():
+    z, truth = blobs([0.5, 0.5])
+    anchors, labels = blobs([0.5, 0.5], count=20, seed=1)
+    head = np.full((len(z), 2), 0.5, np.float32)
+    found = guided_clustering(
+        z, head, anchors, labels, np.array([0.5, 0.5]), changed(free_prototypes=0), 0
+    )
+    assert (found.posterior.argmax(axis=1) == truth).mean() > 0.95

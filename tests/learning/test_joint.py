@@ -1,0 +1,170 @@
+"""Joint learning: the step's terms, sampling, rounds, and going on after a kill."""
+
+import numpy as np
+import pytest
+import torch
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import LabelledRows
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.embedding import embed_faces
+from mien.learning.joint import ClusterTask, JointData, JointTask, agreement, cluster_faces
+from mien.learning.training import fit, make_fabric
+from mien.model.accnn import ACCNN
+from mien.params import AugmentationSettings, ClusterSettings, ComputeSettings, ModelSettings
+
+MODEL = ModelSettings(
+    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
+    transform="depthwise",
+)  # fmt: skip
+SETTINGS = ClusterSettings(
+    epochs=2, steps_per_epoch=3, batch_size=6, learning_rate=0.01, weight_decay=0, ema_decay=0.5,
+    label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, pseudo_weight=1,
+    consistency_weight=1, consistency_threshold=0.2, center_weight=0.1, island_weight=0.1,
+    prototypes_per_expression=2, free_prototypes=2, iterations=3, temperature=0.1,
+    prior_strength=5, dustbin_similarity=0.2, neighbours=3, chunk=16,
+)  # fmt: skip
+AUGMENTATION = Augmentation(
+    AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
+)
+COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
+CLASSES = 3
+
+
+def data(labelled=12, unlabelled=40):
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (labelled + unlabelled, 16, 16), dtype=np.uint8)
+    rows = np.arange(labelled)
+    return JointData(faces, LabelledRows(rows, rows % CLASSES), np.arange(labelled, len(faces)))
+
+
+def network():
+    torch.manual_seed(0)
+    return ACCNN(MODEL, CLASSES)
+
+
+def one_step(settings, targets=None, weights=None):
+    task = JointTask(network(), data(), settings, AUGMENTATION)
+    if targets is not None:
+        task.set_targets(targets, weights, np.full(CLASSES, 1 / 3, np.float32))
+    rng = torch.Generator().manual_seed(0)
+    teacher = network().eval()
+    task.begin_epoch(0, 3, teacher, rng)
+    return task, task(0, teacher, rng)
+
+
+def even_targets(weight=1.0):
+    targets = np.eye(CLASSES, dtype=np.float32)[np.arange(40) % CLASSES]
+    return targets, np.full(40, weight, np.float32)
+
+
+def test_the_loss_is_the_sum_of_its_terms():
+    _, losses = one_step(SETTINGS, *even_targets(0.5))
+    terms = {name: value for name, value in losses.items() if name != "loss"}
+    assert set(terms) == {"labelled", "pseudo", "consistency", "center", "island"}
+    torch.testing.assert_close(losses["loss"], sum(terms.values()))
+
+
+@pytest.mark.parametrize(
+    ("weight", "term"),
+    [("pseudo_weight", "pseudo"), ("consistency_weight", "consistency")],
+)
+def test_weight_zero_switches_a_term_off(weight, term):
+    _, losses = one_step(SETTINGS.model_copy(update={weight: 0.0}), *even_targets(0.5))
+    assert term not in losses
+
+
+def test_weights_scale_their_terms():
+    _, once = one_step(SETTINGS, *even_targets(0.5))
+    _, twice = one_step(SETTINGS.model_copy(update={"pseudo_weight": 2.0}), *even_targets(0.5))
+    torch.testing.assert_close(twice["pseudo"], 2 * once["pseudo"])
+
+
+def test_fully_accepted_faces_need_no_consistency_and_rejected_ones_no_label():
+    _, accepted = one_step(SETTINGS, *even_targets(1.0))
+    assert accepted["consistency"] == 0 < accepted["pseudo"]
+    _, rejected = one_step(SETTINGS, *even_targets(0.0))
+    assert rejected["pseudo"] == 0 < rejected["consistency"]
+
+
+def test_rare_expressions_are_drawn_as_often_as_common_ones():
+    labels = np.array([0] * 30 + [1] * 4 + [2] * 6)
+    settings = SETTINGS.model_copy(update={"unlabelled_batch_size": 600})
+    task = JointTask(network(), data(), settings, AUGMENTATION)
+    weights = np.ones(40, np.float32)
+    task.set_targets(np.eye(3, dtype=np.float32)[labels], weights, np.full(3, 1 / 3, np.float32))
+    task.begin_epoch(0, 3, network(), torch.Generator().manual_seed(0))
+    drawn = np.bincount(labels[task._unlabelled.ravel()], minlength=3) / 1800
+    np.testing.assert_allclose(drawn, 1 / 3, atol=0.04)
+
+
+def cluster(folder, kill_after=None):
+    class Killed(BaseException):
+        pass
+
+    seen = []
+
+    def validate(net):
+        seen.append(1)
+        if kill_after is not None and len(seen) > kill_after:
+            raise Killed
+        return {}
+
+    task = ClusterTask(network(), data(), SETTINGS, AUGMENTATION, 0)
+    try:
+        return task, fit(
+            task, SETTINGS, epochs=4, seed=0, fabric=make_fabric(COMPUTE),
+            checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
+        )  # fmt: skip
+    except Killed:
+        return task, None
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 2, 3])
+def test_rounds_go_on_after_a_kill_as_if_nothing_had_been(tmp_path, kill_after):
+    whole_task, whole = cluster(tmp_path / "whole")
+    cluster(tmp_path / "broken", kill_after)
+    task, resumed = cluster(tmp_path / "broken")
+    assert whole.history == resumed.history
+    ours, theirs = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(whole_task.clusters, task.clusters)
+
+
+def test_each_round_clusters_once_and_compares_with_the_last(tmp_path):
+    task, fitted = cluster(tmp_path)
+    assert [record["round"] for record in fitted.history] == [1, 1, 2, 2]
+    assert ["nmi" in record for record in fitted.history] == [False, False, True, False]
+    assert 0 <= fitted.history[2]["nmi"] <= 1
+    assert task.targets.sum(dim=1).allclose(torch.ones(40), atol=1e-4)
+    assert task.weights.max() > 0
+
+
+def test_clustering_covers_every_unlabelled_face():
+    found = cluster_faces(network().eval(), data(), SETTINGS, 0)
+    assert found.clustering.cluster.shape == found.flip_agrees.shape == (40,)
+    assert found.clustering.posterior.shape == (40, CLASSES)
+
+
+def test_embedding_does_not_depend_on_the_chunk():
+    model, known = network().eval(), data()
+    rows = np.array([5, 3, 30])
+    whole = embed_faces(model, known.faces, rows)
+    parts = embed_faces(model, known.faces, rows, chunk=1)
+    np.testing.assert_allclose(whole.embeddings, parts.embeddings, atol=1e-5)
+    np.testing.assert_allclose(whole.probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_flip_embeds_the_mirror_image():
+    model, known = network().eval(), data()
+    mirrored = known.faces[:, :, ::-1].copy()
+    np.testing.assert_allclose(
+        embed_faces(model, known.faces, np.arange(4), flip=True).logits,
+        embed_faces(model, mirrored, np.arange(4)).logits,
+        atol=1e-5,
+    )
+
+
+def test_agreement_ignores_names():
+    assert agreement(np.array([0, 0, 1, 1]), np.array([5, 5, 2, 2])) == pytest.approx(1)
+    assert agreement(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])) == pytest.approx(0, abs=1e-6)

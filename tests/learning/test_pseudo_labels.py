@@ -1,0 +1,99 @@
+"""Acceptance of pseudo-labels and its audit, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mien.learning.pseudo_labels import POSTERIOR, accept, audit
+from mien.params import OTHER, RelabelSettings
+
+NAMES = ["happy", "sad"]
+OPEN = RelabelSettings(
+    coverage=1, min_posterior=0, min_margin=0, min_purity=0, max_sparse_share=0,
+    require_flip_agreement=False,
+)  # fmt: skip
+
+
+def assignments(happy, **columns):
+    """Faces with these posteriors of *happy*; all else spotless unless given."""
+    happy = np.asarray(happy, float)
+    table = {
+        POSTERIOR + "happy": happy,
+        POSTERIOR + "sad": 1 - happy,
+        "margin": abs(2 * happy - 1),
+        "purity": np.ones(len(happy)),
+        "density": np.ones(len(happy)),
+        "flip_agrees": np.ones(len(happy), bool),
+    }
+    return pd.DataFrame(table | columns)
+
+
+def test_all_floors_open_accepts_all():
+    pseudo = accept(assignments([0.9, 0.2, 0.6]), NAMES, OPEN)
+    assert pseudo.accepted.all()
+    np.testing.assert_array_equal(pseudo.labels, [0, 1, 0])
+    np.testing.assert_allclose(pseudo.weights, [0.9, 0.8, 0.6])
+    np.testing.assert_allclose(pseudo.thresholds, [0.6, 0.8])
+
+
+def test_coverage_keeps_the_best_of_each_expression_not_of_all():
+    table = assignments([0.99, 0.98, 0.97, 0.96, 0.45, 0.4])  # sad is rare and unsure
+    pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.5}))
+    np.testing.assert_array_equal(pseudo.accepted, [True, True, False, False, False, True])
+
+
+@pytest.mark.parametrize(
+    ("setting", "floor", "column", "bad"),
+    [
+        ("min_margin", 0.3, "margin", 0.2),
+        ("min_purity", 0.5, "purity", 0.4),
+        ("require_flip_agreement", True, "flip_agrees", False),
+        ("max_sparse_share", 0.3, "density", 0.1),
+    ],
+)
+def test_each_floor_rejects_on_its_own(setting, floor, column, bad):
+    table = assignments([0.9, 0.9, 0.9, 0.9])
+    table.loc[2, column] = bad
+    pseudo = accept(table, NAMES, OPEN.model_copy(update={setting: floor}))
+    np.testing.assert_array_equal(pseudo.accepted, [True, True, False, True])
+    assert pseudo.weights[2] == 0
+    assert accept(table, NAMES, OPEN).accepted.all()
+
+
+def test_posterior_floor():
+    pseudo = accept(assignments([0.9, 0.55]), NAMES, OPEN.model_copy(update={"min_posterior": 0.6}))
+    np.testing.assert_array_equal(pseudo.accepted, [True, False])
+
+
+def test_an_expression_nobody_has_gets_threshold_one():
+    pseudo = accept(assignments([0.9, 0.8]), NAMES, OPEN)
+    assert pseudo.thresholds[1] == 1
+
+
+def test_audit_by_hand():
+    # accepted: happy happy happy sad; truth: happy, sad, none of them, unknown; last is rejected
+    table = assignments([0.9, 0.9, 0.8, 0.1, 0.55])
+    pseudo = accept(table, NAMES, OPEN.model_copy(update={"min_posterior": 0.6}))
+    truth = pd.Series(["happy", "sad", OTHER, None, "happy"])
+    figures = audit(pseudo, truth, NAMES)
+    assert figures["coverage"] == pytest.approx(4 / 5)
+    assert figures["precision"] == pytest.approx(1 / 3)  # of three that are known
+    assert figures["audited"] == 3
+    happy = figures["expressions"]["happy"]
+    assert (happy["candidates"], happy["accepted"]) == (4, 3)
+    assert happy["precision"] == pytest.approx(1 / 3)
+    assert happy["recall"] == pytest.approx(1 / 2)
+    assert figures["expressions"]["sad"]["precision"] is None
+    assert figures["confusion"] == {
+        "happy": {"happy": 1, "sad": 0},
+        "sad": {"happy": 1, "sad": 0},
+        OTHER: {"happy": 1, "sad": 0},
+    }
+
+
+def test_audit_without_any_truth_says_so():
+    pseudo = accept(assignments([0.9, 0.1]), NAMES, OPEN)
+    figures = audit(pseudo, pd.Series([None, None], dtype=object), NAMES)
+    assert figures["precision"] is None
+    assert figures["confusion"] is None
+    assert figures["coverage"] == 1

@@ -1,0 +1,162 @@
+"""The training loop: it learns, it repeats, and killed at any moment it goes on."""
+
+import numpy as np
+import pytest
+import torch
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import LabelledRows
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.training import (
+    SupervisedTask,
+    class_log_prior,
+    fit,
+    make_fabric,
+    one_cycle,
+    shuffled,
+)
+from mien.model.accnn import ACCNN
+from mien.params import (
+    AugmentationSettings,
+    ComputeSettings,
+    ModelSettings,
+    TrainingSettings,
+)
+
+MODEL = ModelSettings(
+    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
+    transform="depthwise",
+)  # fmt: skip
+TRAINING = TrainingSettings(
+    epochs=4, steps_per_epoch=6, batch_size=16, learning_rate=0.01, weight_decay=0.01,
+    ema_decay=0.8, label_smoothing=0.05, class_balance=1.0,
+)  # fmt: skip
+GENTLE = AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
+COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
+
+
+def stripes(count=60, side=16):
+    """Faces that are horizontal or vertical stripes: what the network shall tell apart."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    wave = (np.arange(side) % 4 < 2) * 200.0
+    faces = np.where(labels[:, None, None], wave[None, None, :], wave[None, :, None])
+    noisy = faces + rng.normal(20, 20, (count, side, side))
+    return noisy.clip(0, 255).astype(np.uint8), LabelledRows(np.arange(count), labels)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the loop may catch it."""
+
+
+def train(folder, *, kill_after=None, seed=0, compute=COMPUTE):
+    faces, labelled = stripes()
+    torch.manual_seed(3)
+    task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, TRAINING, Augmentation(GENTLE))
+    seen = []
+
+    def validate(net):
+        seen.append(1)
+        if kill_after is not None and len(seen) > kill_after:
+            raise Killed
+        return {"validation_accuracy": 0.0}
+
+    return fit(
+        task, TRAINING, epochs=TRAINING.epochs, seed=seed, fabric=make_fabric(compute),
+        checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
+    )  # fmt: skip
+
+
+def same_weights(first, second):
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("kill_after", [0, 1, 3])
+def test_killed_and_resumed_ends_with_the_same_weights(tmp_path, kill_after):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", kill_after=kill_after)
+    resumed = train(tmp_path / "broken")
+    assert same_weights(whole, resumed)
+    assert whole.history == resumed.history
+
+
+def test_killed_twice(tmp_path):
+    whole = train(tmp_path / "whole")
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train(tmp_path / "broken", kill_after=1)
+    assert same_weights(whole, train(tmp_path / "broken"))
+
+
+def test_a_torn_checkpoint_starts_again(tmp_path):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", kill_after=2)
+    path = tmp_path / "broken" / "run.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert same_weights(whole, train(tmp_path / "broken"))
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    assert not same_weights(train(tmp_path / "a"), train(tmp_path / "b", seed=1))
+
+
+def test_it_learns(tmp_path):
+    faces, labelled = stripes()
+    settings = TRAINING.model_copy(update={"epochs": 6, "steps_per_epoch": 12})
+    torch.manual_seed(0)
+    task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, settings, Augmentation(GENTLE))
+    from mien.learning.embedding import accuracy_on
+
+    fitted = fit(
+        task, settings, epochs=6, seed=0, fabric=make_fabric(COMPUTE),
+        checkpoint=Checkpoint(tmp_path / "run.safetensors"),
+        validate=lambda net: accuracy_on(net, faces, labelled), title="test",
+    )  # fmt: skip
+    assert fitted.history[-1]["validation_accuracy"] > 0.95
+    assert fitted.history[-1]["loss"] < fitted.history[0]["loss"]
+    assert not fitted.model.training
+
+
+def test_mixed_precision_runs_and_stays_close(tmp_path):
+    half = train(tmp_path / "half", compute=COMPUTE.model_copy(update={"precision": "bf16-mixed"}))
+    full = train(tmp_path / "full")
+    assert half.history[-1]["loss"] == pytest.approx(full.history[-1]["loss"], rel=0.2)
+
+
+def test_checkpoint_key_follows_settings_and_inputs(tmp_path):
+    data = tmp_path / "data"
+    data.write_text("faces")
+    first = Checkpoint.of(tmp_path, {"seed": 0}, [data])
+    assert first == Checkpoint.of(tmp_path, {"seed": 0}, [data])
+    assert first != Checkpoint.of(tmp_path, {"seed": 1}, [data])
+    data.write_text("other faces")
+    assert first != Checkpoint.of(tmp_path, {"seed": 0}, [data])
+
+
+def test_one_cycle_rises_then_falls():
+    rates = [one_cycle(step / 100) for step in range(100)]
+    peak = int(np.argmax(rates))
+    assert peak == 10
+    assert rates[peak] == pytest.approx(1)
+    assert all(np.diff(rates[: peak + 1]) > 0)
+    assert all(np.diff(rates[peak:]) < 0)
+    assert rates[-1] < 0.001
+
+
+def test_class_log_prior_by_hand():
+    prior = class_log_prior(np.array([0, 0, 0, 1]), 2, 1.0)
+    np.testing.assert_allclose(prior, np.log([0.75, 0.25]), rtol=1e-6)
+    np.testing.assert_allclose(
+        class_log_prior(np.array([0, 0, 0, 1]), 2, 0.5), prior / 2, rtol=1e-6
+    )
+    assert class_log_prior(np.array([0, 0, 0, 1]), 2, 0.0).abs().max() == 0
+    assert torch.isfinite(class_log_prior(np.array([0]), 3, 1.0)).all()
+
+
+def test_shuffled_uses_every_face_before_it_repeats_one():
+    drawn = shuffled(7, 17, torch.Generator().manual_seed(0))
+    assert len(drawn) == 17
+    assert sorted(drawn[:7].tolist()) == list(range(7)) == sorted(drawn[7:14].tolist())

@@ -1,0 +1,116 @@
+"""The AC-CNN: shapes, cost beside its twin, and what it must not depend on."""
+
+import pytest
+import torch
+
+from mien.errors import MienError
+from mien.model.accnn import ACCNN, Standardise
+from mien.model.cost import count_cost
+from mien.model.weights import load_weights, save_weights
+from mien.params import ModelSettings
+
+SETTINGS = ModelSettings(
+    convolution="affinity",
+    stem=8,
+    widths=[16, 32],
+    blocks=[1, 2],
+    kernel=1,
+    ratio=2,
+    transform="depthwise",
+)
+
+
+def twin(settings):
+    return settings.model_copy(update={"convolution": "ordinary"})
+
+
+def test_shapes():
+    model = ACCNN(SETTINGS, 5)
+    embeddings, logits = model.forward_both(torch.rand(3, 1, 24, 24))
+    assert embeddings.shape == (3, 32)
+    assert model.embedding_size == 32
+    assert logits.shape == (3, 5)
+
+
+def test_forward_is_embed_then_head():
+    model = ACCNN(SETTINGS, 5).eval()
+    faces = torch.rand(3, 1, 24, 24)
+    embeddings, logits = model.forward_both(faces)
+    torch.testing.assert_close(model(faces), logits)
+    torch.testing.assert_close(model.embed(faces), embeddings)
+
+
+def test_light_and_contrast_hardly_matter():
+    faces = torch.rand(4, 1, 24, 24) * 0.5 + 0.2
+    plain = Standardise()(faces)
+    assert plain.mean(dim=(1, 2, 3)).abs().max() < 1e-5
+    torch.testing.assert_close(Standardise()(faces + 0.1), plain)
+    assert (Standardise()(faces * 1.5) - plain).abs().max() < 0.15
+
+
+def test_a_flat_picture_gives_zeros_and_not_nan():
+    assert Standardise()(torch.full((1, 1, 8, 8), 0.3)).abs().max() < 1e-4
+
+
+def test_cost_by_hand():
+    # stem 1→8: 9·8 filters on 24²; the head 32·5 + 5; the rest from the module's formula
+    settings = SETTINGS.model_copy(update={"widths": [16], "blocks": [1]})
+    cost = count_cost(ACCNN(settings, 5), 24)
+    stem, stem_macs = 72 + 16, 72 * 24**2
+    first = (8 * 8 * 9 + 8 * 9) + 2 * 16  # 3×3 where the block halves; two norms of 8
+    second = (16 * 8 + 8 * 9) + 2 * 16
+    shortcut = 8 * 16 + 2 * 16
+    head = 16 * 5 + 5
+    assert cost.parameters == stem + first + second + shortcut + head
+    per_pixel = 8 * 8 * 9 + 8 * 9 + 16 * 8 + 8 * 9 + 8 * 16
+    assert cost.macs == stem_macs + per_pixel * 12**2 + 16 * 5
+
+
+def test_twin_has_the_same_widths_and_costs_at_least_five_times_as_much():
+    settings = ModelSettings(
+        convolution="affinity", stem=16, widths=[32, 64, 128], blocks=[2, 2, 2], kernel=1,
+        ratio=2, transform="depthwise",
+    )  # fmt: skip
+    ours, ordinary = ACCNN(settings, 7), ACCNN(twin(settings), 7)
+    assert ours.embedding_size == ordinary.embedding_size
+    ours_cost, ordinary_cost = count_cost(ours, 48), count_cost(ordinary, 48)
+    assert ordinary_cost.parameters >= 5 * ours_cost.parameters
+    assert ordinary_cost.macs >= 5 * ours_cost.macs
+
+
+def test_counting_leaves_the_mode_as_it_was():
+    model = ACCNN(SETTINGS, 5).train()
+    count_cost(model, 24)
+    assert model.training
+
+
+def test_weights_round_trip(tmp_path):
+    model = ACCNN(SETTINGS, 3)
+    model(torch.rand(8, 1, 24, 24))  # moves the running statistics
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model, ("a", "b", "c"), 24)
+    trained = load_weights(path)
+    assert trained.expressions == ("a", "b", "c")
+    assert trained.image_size == 24
+    assert trained.settings == SETTINGS
+    assert not trained.model.training
+    faces = torch.rand(2, 1, 24, 24)
+    torch.testing.assert_close(trained.model(faces), model.eval()(faces), rtol=0, atol=0)
+
+
+def test_bad_weights_are_named(tmp_path):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(MienError, match=r"model\.safetensors: no such weights"):
+        load_weights(path)
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(MienError, match="not a safetensors file"):
+        load_weights(path)
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "foreign.safetensors"
+    save_file({"x": torch.zeros(1)}, path)
+    with pytest.raises(MienError, match="not written by Mien"):
+        load_weights(path)

@@ -1,0 +1,80 @@
+"""The exported network says what the network says, for any number of faces."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from mien.errors import MienError
+from mien.model.accnn import ACCNN
+from mien.model.export import Deployable, check_parity, export_onnx, measure_latency, open_session
+from mien.params import load_params
+
+SIDE = 24
+
+
+@pytest.fixture(scope="module")
+def deployable(root) -> Deployable:
+    settings = load_params(root / "params.yaml").model
+    small = settings.model_copy(update={"stem": 4, "widths": [8, 16], "blocks": [1, 1]})
+    torch.manual_seed(0)
+    return Deployable(ACCNN(small, 3).eval(), temperature=1.7).eval()
+
+
+@pytest.fixture(scope="module")
+def path(deployable, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(path, deployable, SIDE, ["happy", "sad", "a, b"])
+    return path
+
+
+def _faces(count: int) -> np.ndarray:
+    return np.random.default_rng(count).random((count, 1, SIDE, SIDE), dtype=np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_every_output_is_the_networks(deployable, path, count):
+    found = open_session(path).run(
+        ["probabilities", "logits", "embedding"], {"faces": _faces(count)}
+    )
+    with torch.inference_mode():
+        expected = deployable(torch.from_numpy(_faces(count)))
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other.numpy(), abs=1e-5)
+    assert check_parity(open_session(path), deployable, _faces(count), 1e-4) < 1e-5
+
+
+def test_the_temperature_is_in_it(path):
+    probabilities, logits = open_session(path).run(
+        ["probabilities", "logits"], {"faces": _faces(5)}
+    )
+    expected = np.exp(logits / 1.7)
+    assert probabilities == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-6)
+
+
+def test_another_network_fails_parity(deployable, path):
+    torch.manual_seed(1)
+    other = Deployable(ACCNN(deployable.model.settings, 3).eval(), 1.7)
+    with pytest.raises(MienError, match="parity_tolerance"):
+        check_parity(open_session(path), other, _faces(4), 1e-4)
+
+
+def test_a_nan_fails_parity(deployable, path):
+    with pytest.raises(MienError, match="nan"):
+        check_parity(open_session(path), deployable, np.full_like(_faces(1), np.nan), 1e-4)
+
+
+def test_it_is_one_file_that_names_no_folder_of_this_machine(path, root):
+    assert [each.name for each in path.parent.iterdir()] == ["model.onnx"]
+    content = path.read_bytes()
+    assert str(root).encode() not in content
+    assert b"site-packages" not in content
+    held = {each.key: each.value for each in onnx.load(path).metadata_props}
+    assert json.loads(held["expressions"]) == ["happy", "sad", "a, b"]
+    assert held["image_size"] == str(SIDE)
+
+
+def test_latency_is_in_milliseconds(path):
+    assert 0.001 < measure_latency(open_session(path), _faces(1), runs=20) < 1000
