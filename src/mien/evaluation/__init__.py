@@ -1,0 +1,1 @@
+"""Measuring a classifier, and showing what was measured."""

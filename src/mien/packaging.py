@@ -1,0 +1,177 @@
+"""What goes with a model into service: identity, drift reference, a place in the model store."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from mien.errors import MienError
+from mien.files import hash_file, read_json, replacing_file
+
+ONNX, WEIGHTS, METADATA, LABELS = (
+    "model.onnx",
+    "weights.safetensors",
+    "metadata.json",
+    "labels.json",
+)
+CARD, CARD_TEXT = "card.json", "card.md"
+REFERENCE, PROJECTION = "reference.parquet", "projection.safetensors"
+"""The files of a package."""
+
+IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "width", "height")
+
+
+# --- identity -----------------------------------------------------------------------------------
+
+
+def hash_lock(path: Path) -> str:
+    """SHA-256 of what ``dvc.lock`` records of every stage but ``package``.
+
+    The record is hashed as JSON with sorted keys and no spaces. Without ``package`` it is the same
+    while that stage runs and after it, so that anybody can compute it again.
+
+    Raises:
+        MienError: there is no lock file, or it records no stage.
+    """
+    try:
+        stages = dict((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {})
+    except FileNotFoundError:
+        raise MienError(
+            f"{path}: no such file; run the pipeline with `dvc repro`, which writes it"
+        ) from None
+    except (yaml.YAMLError, AttributeError):
+        raise MienError(f"{path}: not a lock file of DVC; run `dvc repro` again") from None
+    stages.pop("package", None)
+    if not stages:
+        raise MienError(f"{path}: records no stage; run the pipeline with `dvc repro`")
+    canonical = json.dumps(stages, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def find_commit() -> str:
+    """The Git commit of the working folder, or that there is none."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return "none (Git is not installed)"
+    return answer.stdout.strip() if answer.returncode == 0 else "none (not in a Git repository)"
+
+
+def make_version(folder: Path, lock: str) -> str:
+    """16 hexadecimal digits that follow from the network, its calibration and its making."""
+    parts = [hash_file(folder / ONNX), hash_file(folder / WEIGHTS), lock]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+# --- drift reference ----------------------------------------------------------------------------
+
+
+def draw_reference(manifest: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """At most ``count`` faces that stand for what the model will see, in the manifest's order.
+
+    Held-out faces (validation and test) come first: on faces that a network has learned, its
+    confidence is higher than it will ever be in service. Others only fill what is missing.
+    """
+    order = np.random.default_rng(seed).permutation(len(manifest))
+    held_out = manifest["split"].isin(["validation", "test"]).to_numpy()[order]
+    drawn = np.concatenate([order[held_out], order[~held_out]])[:count]
+    return manifest.iloc[np.sort(drawn)]
+
+
+def describe_reference(
+    faces: pd.DataFrame,
+    probabilities: NDArray[np.floating],
+    embeddings: NDArray[np.float32],
+    expressions: Sequence[str],
+    projection: dict[str, NDArray[np.float32]],
+) -> pd.DataFrame:
+    """One row for each face: prediction, image statistics, principal components.
+
+    Args:
+        faces: ``[n]`` rows of the manifest.
+        probabilities: ``[n, C]``, calibrated.
+        embeddings: ``[n, D]``.
+        expressions: the ``C`` names.
+        projection: from `fit_projection`.
+    """
+    components = (embeddings - projection["mean"]) @ projection["components"].T
+    table = faces[["face_id", *IMAGE_STATISTICS]].reset_index(drop=True)
+    return table.assign(
+        predicted=np.array(expressions, dtype=object)[probabilities.argmax(axis=1)],
+        confidence=probabilities.max(axis=1),
+        **{f"component_{i + 1}": column for i, column in enumerate(components.T)},
+    )
+
+
+def fit_projection(
+    embeddings: NDArray[np.float32], components: int
+) -> dict[str, NDArray[np.float32]]:
+    """Principal components of embeddings ``[n, D]``: ``mean`` ``[D]``, ``components`` ``[k, D]``.
+
+    ``k`` is at most ``components``, and fewer where there are fewer faces or dimensions.
+    """
+    from sklearn.decomposition import PCA
+
+    pca = PCA(min(components, *embeddings.shape), svd_solver="full").fit(embeddings)
+    return {
+        "mean": np.ascontiguousarray(pca.mean_, np.float32),
+        "components": np.ascontiguousarray(pca.components_, np.float32),
+    }
+
+
+def save_projection(path: Path, projection: dict[str, NDArray[np.float32]]) -> None:
+    """Write a projection as safetensors."""
+    with replacing_file(path) as temporary:
+        save_file(projection, temporary)
+
+
+# --- model store --------------------------------------------------------------------------------
+
+
+def register(folder: Path, name: str) -> str:
+    """Put a package into the local BentoML model store; the same package keeps its tag.
+
+    Args:
+        folder: a package as the stage ``package`` leaves it.
+        name: the model's name in the store.
+
+    Returns:
+        The tag, ``name:version``; the version follows from the content.
+
+    Raises:
+        MienError: the folder is no package.
+    """
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    import bentoml
+    from bentoml.exceptions import NotFound
+
+    try:
+        metadata: dict[str, Any] = read_json(folder / METADATA)
+    except FileNotFoundError:
+        raise MienError(
+            f"{folder}: no {METADATA}, so this is no package; run `dvc repro`"
+        ) from None
+    tag = f"{name}:{metadata['version']}"
+    try:
+        return str(bentoml.models.get(tag).tag)
+    except NotFound:
+        pass
+    labels = {
+        "lock": metadata["lock"],
+        **{f"accuracy-{each}": f"{value:.4f}" for each, value in metadata["accuracy"].items()},
+    }
+    with bentoml.models.create(tag, labels=labels, metadata=metadata) as model:
+        shutil.copytree(folder, model.path, dirs_exist_ok=True)
+    return str(model.tag)

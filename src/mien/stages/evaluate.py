@@ -1,0 +1,130 @@
+"""Stage ``evaluate``: every test set, with the pretrained model beside the final one."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+import yaml
+
+from mien.data.dataset import Faces, indices, open_faces
+from mien.data.manifest import read_manifest
+from mien.errors import MienError
+from mien.evaluation.measures import Predictions, measure_test_set
+from mien.evaluation.report import write_report
+from mien.evaluation.tables import (
+    TestSet,
+    find_mistakes,
+    tabulate_confusion,
+    tabulate_predictions,
+    tabulate_reliability,
+    tabulate_selective,
+    write_table,
+)
+from mien.files import read_json, write_json
+from mien.learning.embedding import embed_faces
+from mien.model.weights import Trained, load_weights
+from mien.params import Params
+from mien.stages._run import run_stage
+
+TRAINING_STAGES = ("pretrain", "cluster", "finetune")
+
+
+def main(
+    params: Params,
+    *,
+    manifest: Path,
+    faces: Path,
+    pretrained: Path,
+    final: Path,
+    predictions: Path,
+    plots: Path,
+    curves: Path,
+    audit: Path,
+    report: Path,
+    metrics: Path,
+) -> None:
+    """Measure the pretrained and the final model on every test set, and report."""
+    expressions = params.expressions
+    tests = find_test_sets(read_manifest(manifest), expressions)
+    store = open_faces(faces)
+    if params.compute.threads:
+        torch.set_num_threads(params.compute.threads)
+    networks = [load_trained(path, expressions) for path in (pretrained, final)]
+
+    test_sets = []
+    for name, table in tests.items():
+        before, after = (predict(each, store, table, expressions) for each in networks)
+        measures = measure_test_set(before, after, expressions, params.evaluate, params.seed)
+        mistakes = find_mistakes(after, store, table, expressions, params.evaluate.mistakes)
+        test_sets.append(TestSet(name, table, before, after, measures, mistakes))
+        print(
+            f"{name}: accuracy {measures['pretrained']['accuracy']:.1%} pretrained, "
+            f"{measures['final']['accuracy']:.1%} final, of {len(table)} faces",
+            flush=True,
+        )
+
+    bins = params.evaluate.calibration_bins
+    write_table(predictions, tabulate_predictions(test_sets, expressions))
+    write_table(plots / "confusion.csv", tabulate_confusion(test_sets, expressions))
+    write_table(plots / "reliability.csv", tabulate_reliability(test_sets, bins))
+    write_table(plots / "selective.csv", tabulate_selective(test_sets))
+    write_report(
+        report,
+        test_sets,
+        expressions=expressions,
+        bins=bins,
+        learning={
+            stage: pd.read_csv(path)
+            for stage in TRAINING_STAGES
+            if (path := curves / f"{stage}.csv").exists()
+        },
+        audit=read_json(audit),
+        settings=yaml.safe_dump(params.model_dump(mode="json", by_alias=True), sort_keys=False),
+    )
+    write_json(metrics, {each.name: each.measures for each in test_sets})
+    print(f"report: {report / 'index.html'}", flush=True)
+
+
+def find_test_sets(manifest: pd.DataFrame, expressions: list[str]) -> dict[str, pd.DataFrame]:
+    """The labelled test faces of each source that has some.
+
+    Raises:
+        MienError: no source has any.
+    """
+    table = manifest[(manifest["role"] == "test") & manifest["label"].isin(expressions)]
+    if table.empty:
+        raise MienError(
+            "there are no labelled test faces to evaluate on; in params.yaml, add a source with "
+            "`role: test` to prepare.sources, or set test_share above 0 on a labelled source"
+        )
+    return {str(name): rows for name, rows in table.groupby("source", sort=True)}
+
+
+def load_trained(path: Path, expressions: list[str]) -> Trained:
+    """Weights that answer the configured expressions."""
+    trained = load_weights(path)
+    if list(trained.expressions) != expressions:
+        raise MienError(
+            f"{path}: trained for {', '.join(trained.expressions)}, but params.yaml lists "
+            f"{', '.join(expressions)}; train again with `dvc repro`"
+        )
+    return trained
+
+
+def predict(
+    trained: Trained,
+    store: Faces,
+    table: pd.DataFrame,
+    expressions: list[str],
+) -> Predictions:
+    """What a network says of a table's faces, and of their mirror images."""
+    rows = table["row"].to_numpy()
+    return Predictions(
+        truth=indices(table["label"], expressions),
+        probabilities=embed_faces(trained.model, store, rows).probabilities,
+        flipped=embed_faces(trained.model, store, rows, flip=True).probabilities,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,51 @@
+"""A model card with a gap is refused, wherever the gap is."""
+
+import copy
+
+import pytest
+
+from mien.errors import MienError
+from mien.evaluation.card import check_card, describe_calibration, describe_limits, find_empty
+
+CARD = {
+    "model": {"name": "mien", "labels": ["happy", "sad"]},
+    "results": [{"test_set": "a", "accuracy": 0.0, "reached": False}],
+}
+
+
+def test_a_full_card_passes():
+    assert find_empty(CARD) == []
+    check_card(CARD)
+
+
+@pytest.mark.parametrize("gap", [None, "", "  \n", [], {}, float("nan")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (("model",), "card.model"),
+        (("model", "name"), "card.model.name"),
+        (("model", "labels", 1), "card.model.labels[1]"),
+        (("results", 0, "accuracy"), "card.results[0].accuracy"),
+    ],
+)
+def test_planted_gaps_are_named(place, name, gap):
+    card = copy.deepcopy(CARD)
+    *way, last = place
+    part = card
+    for step in way:
+        part = part[step]
+    part[last] = gap
+    assert find_empty(card) == [name]
+    with pytest.raises(MienError, match=name.replace("[", r"\[")):
+        check_card(card)
+
+
+def test_no_calibration_is_said():
+    described = describe_calibration(None, 0.1)
+    assert "no validation faces" in described["method"]
+    assert find_empty(described) == []
+
+
+def test_the_weakest_expression_is_named():
+    results = [{"test_set": "a", "recall": {"happy": 0.9, "fear": 0.25, "sad": "no faces"}}]
+    assert "Weakest on a: fear, of which it finds 25%." in describe_limits(results)

@@ -1,0 +1,74 @@
+"""Everything measured on a test set, also where there is hardly anything to measure."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mien.evaluation.measures import Predictions, measure_test_set
+from mien.params import EvaluateSettings
+
+EXPRESSIONS = ["happy", "sad", "neutral"]
+SETTINGS = EvaluateSettings(bootstrap=50, calibration_bins=15, coverages=[0.5, 1.0], mistakes=3)
+
+
+def _predictions(truth: list[int], guesses: list[int], confidence: float = 0.8) -> Predictions:
+    probabilities = np.full((len(truth), 3), (1 - confidence) / 2)
+    probabilities[np.arange(len(truth)), guesses] = confidence
+    return Predictions(np.array(truth), probabilities, probabilities)
+
+
+def test_by_hand():
+    truth = [0, 0, 1, 1, 2]
+    before = _predictions(truth, [0, 1, 1, 0, 0])
+    after = _predictions(truth, [0, 0, 1, 1, 0])
+    measures = measure_test_set(before, after, EXPRESSIONS, SETTINGS, seed=0)
+    assert measures["pretrained"]["accuracy"] == pytest.approx(2 / 5)
+    assert measures["final"]["accuracy"] == pytest.approx(4 / 5)
+    assert measures["final"]["mean_class_accuracy"] == pytest.approx(2 / 3)
+    assert measures["final"]["ece"] == pytest.approx(0)
+    assert measures["pretrained"]["ece"] == pytest.approx(0.4)
+    assert measures["final"]["expressions"]["neutral"]["recall"] == 0
+    assert measures["final"]["expressions"]["neutral"]["precision"] is None
+    assert set(measures["final"]["accuracy_at_coverage"]) == {"50%", "100%"}
+    comparison = measures["comparison"]
+    assert comparison["accuracy_difference"] == pytest.approx(2 / 5)
+    assert comparison["mcnemar"]["only_second_right"] == 2
+
+
+def test_the_mirror_is_averaged_in():
+    probabilities = np.array([[0.6, 0.4, 0.0]])
+    unsure = Predictions(np.array([1]), probabilities, np.array([[0.1, 0.9, 0.0]]))
+    measures = measure_test_set(unsure, unsure, EXPRESSIONS, SETTINGS, seed=0)
+    assert measures["final"]["accuracy"] == 0
+    assert measures["final"]["flip_tta_accuracy"] == 1
+
+
+def test_the_seed_decides_the_intervals():
+    rng = np.random.default_rng(0)
+    said = _predictions(rng.integers(3, size=40).tolist(), rng.integers(3, size=40).tolist())
+    one, same, other = (
+        measure_test_set(said, said, EXPRESSIONS, SETTINGS, seed)["final"]["intervals"]
+        for seed in (1, 1, 2)
+    )
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("truth", "guesses"),
+    [
+        pytest.param([1], [1], id="one face, right"),
+        pytest.param([1], [2], id="one face, wrong"),
+        pytest.param([0, 0, 0], [0, 1, 0], id="one expression"),
+        pytest.param([0, 1, 2], [0, 1, 2], id="all right"),
+        pytest.param([0, 1, 2], [1, 2, 0], id="all wrong"),
+    ],
+)
+@pytest.mark.parametrize("confidence", [0.8, 1.0])
+def test_odd_test_sets_give_json_without_nan(truth, guesses, confidence):
+    said = _predictions(truth, guesses, confidence)
+    measures = measure_test_set(said, said, EXPRESSIONS, SETTINGS, seed=0)
+    text = json.dumps(measures, allow_nan=False)
+    assert json.loads(text) == measures
+    for key in ("accuracy", "macro_f1", "mean_class_accuracy", "ece"):
+        assert 0 <= measures["final"][key] <= 1
