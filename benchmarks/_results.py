@@ -1,0 +1,39 @@
+"""What every benchmark notes beside its figures."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mien.files import write_json
+
+FOLDER = Path(__file__).resolve().parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Cores, processor kind, and the versions that matter."""
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        **{
+            name: version(name)
+            for name in ("mien", "torch", "onnxruntime", "scikit-learn", "numpy")
+        },
+    }
+
+
+def write_result(name: str, value: Any) -> None:
+    """Write ``benchmarks/results/<name>.json``."""
+    path = FOLDER / f"{name}.json"
+    write_json(path, value)
+    print(f"written: {path.relative_to(FOLDER.parents[1])}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), "")

@@ -1,0 +1,166 @@
+"""The whole pipeline over several seeds, beside training on all true labels.
+
+    python benchmarks/pipeline.py default
+    python benchmarks/pipeline.py fer2013-lfw --data ../shared/datasets
+
+A seed decides the synthetic faces (or the draw of labelled ones), the network's first weights, the
+batches and the clustering. Each seed is an ordinary ``mien run`` in ``runs/benchmarks/``, so a
+benchmark that was stopped goes on. The bound *all labels* trains the same network on the labelled
+and the unlabelled faces with their true labels, for as many steps as ``finetune`` takes; it is
+measured by ``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from _results import FOLDER, machine, write_result
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import LabelledRows, indices, labelled_rows, open_faces
+from mien.data.manifest import read_manifest
+from mien.files import read_json
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.embedding import accuracy_on
+from mien.learning.training import SupervisedTask, fit, make_fabric
+from mien.model.accnn import ACCNN
+from mien.params import Params, load_params, read_yaml
+
+ROOT = FOLDER.parents[1]
+OVERLAYS = {"default": None, "fer2013-lfw": ROOT / "configs" / "fer2013-lfw.yaml"}
+
+
+def main() -> None:
+    """Run the seeds that were asked for and write what all of them gave."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("name", choices=list(OVERLAYS))
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "raw")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--bound", action="store_true", help="also train on all true labels")
+    options = parser.parse_args()
+    runs = [run(options.name, options.data, seed, options.bound) for seed in options.seeds]
+    settings = load_params(workspace(options.name, options.seeds[0]) / "params.yaml")
+    write_result(
+        f"pipeline-{options.name}",
+        {
+            "machine": machine(),
+            "seeds": options.seeds,
+            "summary": summarise(runs),
+            "runs": runs,
+            "settings": settings.model_dump(mode="json", by_alias=True, exclude={"prepare"}),
+        },
+    )
+
+
+def workspace(name: str, seed: int) -> Path:
+    """Where the run of one seed lies."""
+    return ROOT / "runs" / "benchmarks" / f"{name}-{seed}"
+
+
+def run(name: str, data: Path, seed: int, bound: bool) -> dict[str, Any]:
+    """One ``mien run`` and its figures."""
+    out = workspace(name, seed)
+    overlay = read_yaml(OVERLAYS[name]) if OVERLAYS[name] else {}
+    sources = (overlay or read_yaml(ROOT / "params.yaml"))["prepare"]["sources"]
+    command = [sys.executable, "-m", "mien", "run", "--out", str(out), "--data", str(data)]
+    if OVERLAYS[name]:
+        command += ["--params", str(OVERLAYS[name])]
+    changes = {"seed": seed, "prepare.sources": [source | {"seed": seed} for source in sources]}
+    for key, value in changes.items():
+        command += [
+            "--set",
+            f"{key}={yaml.safe_dump(value, default_flow_style=True, width=10_000)}",
+        ]
+    started = time.monotonic()
+    subprocess.run(command, check=True)
+    seconds = time.monotonic() - started
+
+    evaluation = read_json(out / "metrics" / "evaluate.json")
+    audit = read_json(out / "metrics" / "relabel.json")
+    (test_set,) = evaluation
+    figures = {
+        "seed": seed,
+        "seconds": seconds,
+        "test_set": test_set,
+        "pretrained": pick(evaluation[test_set]["pretrained"]),
+        "final": pick(evaluation[test_set]["final"]),
+        "comparison": evaluation[test_set]["comparison"],
+        "coverage": audit["coverage"],
+        "precision": audit["precision"],
+        "pseudo_labels": audit["expressions"],
+        "clusters": read_json(out / "metrics" / "cluster.json"),
+    }
+    if bound:
+        figures["all_labels"] = {"accuracy": train_on_truth(out, load_params(out / "params.yaml"))}
+    return figures
+
+
+def pick(measures: dict[str, Any]) -> dict[str, float]:
+    """The figures that are summarised."""
+    return {key: measures[key] for key in ("accuracy", "macro_f1", "mean_class_accuracy", "ece")}
+
+
+def train_on_truth(out: Path, params: Params) -> float:
+    """Test accuracy of the network trained on every training face's true label."""
+    table = read_manifest(out / "data" / "prepared" / "manifest.parquet")
+    store = open_faces(out / "data" / "prepared" / "faces.npy")
+    train = labelled_rows(table, params.expressions, "train")
+    hidden = table[table["role"].eq("unlabelled") & table["true_label"].isin(params.expressions)]
+    everything = LabelledRows(
+        np.concatenate([train.rows, hidden["row"].to_numpy()]),
+        np.concatenate([train.labels, indices(hidden["true_label"], params.expressions)]),
+    )
+    settings = params.finetune.model_copy(
+        update={"batch_size": params.finetune.batch_size + params.finetune.unlabelled_batch_size}
+    )
+    torch.manual_seed(params.seed)
+    model = ACCNN(params.model, len(params.expressions))
+    checkpoint = Checkpoint(out / ".mien" / "bound.safetensors")
+    fitted = fit(
+        SupervisedTask(model, store, everything, settings, Augmentation(params.augmentation)),
+        settings,
+        epochs=settings.epochs,
+        seed=params.seed,
+        fabric=make_fabric(params.compute),
+        checkpoint=checkpoint,
+        validate=lambda net: {},
+        title="all labels",
+    )
+    test = labelled_rows(table, params.expressions, "test")
+    return accuracy_on(fitted.model, store, test)["validation_accuracy"]
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds."""
+    columns = {
+        "pretrained_accuracy": [r["pretrained"]["accuracy"] for r in runs],
+        "final_accuracy": [r["final"]["accuracy"] for r in runs],
+        "gain": [r["final"]["accuracy"] - r["pretrained"]["accuracy"] for r in runs],
+        "pretrained_macro_f1": [r["pretrained"]["macro_f1"] for r in runs],
+        "final_macro_f1": [r["final"]["macro_f1"] for r in runs],
+        "coverage": [r["coverage"] for r in runs],
+        "precision": [r["precision"] for r in runs],
+    }
+    if all("all_labels" in r for r in runs):
+        columns["all_labels_accuracy"] = [r["all_labels"]["accuracy"] for r in runs]
+    summary = {
+        key: {"mean": statistics.fmean(v), "std": statistics.stdev(v) if len(v) > 1 else None}
+        for key, v in columns.items()
+    }
+    for key, value in summary.items():
+        spread = f" ± {value['std']:.1%}" if value["std"] is not None else ""
+        print(f"{key:22} {value['mean']:.1%}{spread}")
+    return summary
+
+
+if __name__ == "__main__":
+    main()

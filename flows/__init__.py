@@ -1,0 +1,1 @@
+"""Prefect flows: they launch DVC, read results and decide. Nothing imports them."""

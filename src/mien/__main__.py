@@ -1,0 +1,5 @@
+"""``python -m mien`` is the ``mien`` command."""
+
+from mien.cli import main
+
+main()

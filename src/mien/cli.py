@@ -1,0 +1,154 @@
+"""The ``mien`` command: the pipeline on one's own data, and the card of the model it made."""
+
+import argparse
+import functools
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mien
+from mien.errors import MienError
+
+_RUN_EXAMPLES = """\
+examples:
+  mien run --labelled faces/labelled --faces faces/many --out runs/mine
+      faces/labelled/happy/… and so on, a folder per expression; faces/many: the unlabelled ones
+
+  mien run --labelled class --faces photos --find-faces --out runs/class \\
+      --set 'expressions=[attentive, confused, bored]'
+      expressions of one's own, in photos whose faces are found first
+
+  mien run --params configs/fer2013-lfw.yaml --data ../shared/datasets --out runs/fer2013-lfw
+      sources named in a settings file
+
+  mien run --out runs/mine --set finetune.epochs=20
+      an earlier run again with another setting: what does not depend on it is not run again
+"""
+_CARD_EXAMPLE = """\
+example:
+  mien card --package runs/mine/models/package
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a `MienError` ends it with a plain message and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read along (`| head`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MienError as error:
+        sys.exit(f"mien {options.name}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mien", description=(mien.__doc__ or "").split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"mien {mien.__version__}")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    add = functools.partial(
+        commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+    purpose = "run the pipeline on one's own faces; run again, it goes on where it stopped"
+    run = add("run", help=purpose, description=purpose, epilog=_RUN_EXAMPLES)
+    run.set_defaults(command=_run)
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="the run's folder")
+    pictures = run.add_argument_group("faces in folders")
+    pictures.add_argument(
+        "--labelled", type=Path, metavar="DIR", help="labelled faces: a sub-folder per expression"
+    )
+    pictures.add_argument(
+        "--faces", type=Path, metavar="DIR", help="unlabelled faces, perhaps in a folder per person"
+    )
+    pictures.add_argument(
+        "--test", type=Path, metavar="DIR", help="test faces; 15%% of the labelled ones otherwise"
+    )
+    pictures.add_argument(
+        "--find-faces", action="store_true", help="the pictures are photos, not face crops"
+    )
+    settings = run.add_argument_group("settings")
+    settings.add_argument(
+        "--params", type=Path, metavar="FILE", help="YAML laid over the project's params.yaml"
+    )
+    settings.add_argument(
+        "--data", type=Path, metavar="DIR", help="where the sources' paths in FILE start"
+    )
+    settings.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable"
+    )
+
+    card = add("card", help="print a model's card", epilog=_CARD_EXAMPLE)
+    card.set_defaults(command=_card)
+    card.add_argument(
+        "--package", type=Path, default=Path("models/package"), metavar="DIR",
+        help="the packaged model (default: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    from mien.pipeline import StageFailed, open_pipeline
+    from mien.results import summary
+    from mien.workspace import make_workspace
+
+    signal.signal(signal.SIGTERM, _stop)
+    make_workspace(options.out, _settings(options))
+    with open_pipeline(options.out) as pipeline:
+        stages = pipeline.stages()
+        for number, stage in enumerate(stages, start=1):
+            current = pipeline.is_current(stage)
+            print(
+                f"[{number}/{len(stages)}] {stage}{': up to date' if current else ''}", flush=True
+            )
+            if not current:
+                try:
+                    pipeline.run(stage, lambda line: print(f"  {line}", flush=True))
+                except StageFailed:
+                    # Its lines have just been shown.
+                    raise MienError(f"stage '{stage}' failed; nothing after it was run") from None
+        print(f"\n{summary(pipeline.root)}")
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The project's settings (or an earlier run's, where no faces are named), with the changes."""
+    from mien.params import merge, read_yaml
+    from mien.workspace import assignment, default_params, folder_sources, workspace_params
+
+    if options.labelled or options.faces:
+        if not (options.labelled and options.faces):
+            raise MienError("--labelled and --faces go together: give both")
+        layers = [
+            default_params(),
+            folder_sources(options.labelled, options.faces, options.test, options.find_faces),
+        ]
+    elif options.test or options.find_faces:
+        raise MienError("--test and --find-faces need --labelled and --faces")
+    elif options.params:
+        layers = [default_params()]
+    else:
+        layers = [workspace_params(options.out) or default_params()]
+    if options.params:
+        layers.append(read_yaml(options.params))
+    if options.data:
+        if not options.data.is_dir():
+            raise MienError(f"--data {options.data}: no such folder")
+        layers.append({"prepare": {"data": str(options.data.resolve())}})
+    return functools.reduce(merge, [*layers, *map(assignment, options.set)])
+
+
+def _card(options: argparse.Namespace) -> None:
+    path = options.package / "card.md"
+    if not path.is_file():
+        raise MienError(f"{path}: no such file; name a packaged model with --package")
+    print(path.read_text(encoding="utf-8"))
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    """SIGTERM as an exception, so that the running stage is ended, too."""
+    sys.exit(128 + signum)

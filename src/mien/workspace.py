@@ -1,0 +1,190 @@
+"""Workspaces of their own for other data: a folder in which DVC runs the pipeline on it.
+
+A workspace holds a whole ``params.yaml`` (the project's settings with the caller's laid over them)
+and the project's ``dvc.yaml`` with its dependencies pointing at the installed package and at the
+pictures themselves, so that editing either makes the right stages out of date.
+"""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import mien
+from mien.errors import MienError
+from mien.files import write_text
+from mien.params import Params, parse_params, read_yaml
+from mien.pipeline import environment, locked
+
+_MARK = "# Made by `mien run`, which writes this file anew: give it the changes.\n"
+_PACKAGE = Path(mien.__file__).parent
+_HELD_OUT = 0.15
+"""Share of a user's labelled faces kept for validation, and for testing where no test is given."""
+
+
+def default_params() -> dict[str, Any]:
+    """The project's own settings."""
+    return read_yaml(_project_file("params.yaml"))
+
+
+def workspace_params(root: Path) -> dict[str, Any] | None:
+    """The settings of the workspace in ``root``; None where no earlier run made one."""
+    return read_yaml(root / "params.yaml") if _is_ours(root) else None
+
+
+def folder_sources(labelled: Path, faces: Path, test: Path | None, find: bool) -> dict[str, Any]:
+    """Settings for three folders of pictures.
+
+    Args:
+        labelled: a sub-folder for each expression.
+        faces: many faces of unknown expression; sub-folders, if there are any, are people.
+        test: like ``labelled``; without it a share of ``labelled`` is kept for testing.
+        find: the pictures are photos in which faces are to be found, rather than face crops.
+    """
+    folders = {"labelled": labelled, "faces": faces} | ({"test": test} if test else {})
+    for option, folder in folders.items():
+        if not folder.is_dir():
+            raise MienError(f"--{option} {folder}: no such folder")
+    people = any(entry.is_dir() for entry in faces.iterdir())
+    kinds: dict[str, dict[str, Any]] = {
+        "labelled": {
+            "role": "labelled",
+            "folders": "expression",
+            "validation_share": _HELD_OUT,
+            "test_share": 0.0 if test else _HELD_OUT,
+        },
+        "faces": {"role": "unlabelled", "folders": "identity" if people else "nothing"},
+        "test": {"role": "test", "folders": "expression"},
+    }
+    sources = [
+        {
+            "name": name,
+            "kind": "image_folder",
+            "path": str(folder.resolve()),
+            "faces": "detect" if find else "given",
+            **kinds[name],
+        }
+        for name, folder in folders.items()
+    ]
+    return {"prepare": {"sources": sources}}
+
+
+def assignment(text: str) -> dict[str, Any]:
+    """``section.key=value`` (the value in YAML) as nested settings."""
+    name, separator, value = text.partition("=")
+    keys = name.strip().split(".")
+    if not separator or not all(keys):
+        raise MienError(f"--set {text}: expected section.key=value, such as pretrain.epochs=20")
+    try:
+        settings: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise MienError(f"--set {text}: the value is not valid YAML: {error}") from None
+    for key in reversed(keys):
+        settings = {key: settings}
+    return settings
+
+
+def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:
+    """Make ``root`` a workspace with these settings, or bring the one there up to date with them.
+
+    Results that are there stay; DVC sees what has changed.
+
+    Raises:
+        MienError: a setting is wrong, a source is missing, ``root`` holds other things, or another
+            run is at work in it.
+    """
+    params = parse_params(settings, "settings")
+    root = root.resolve()
+    pictures = _pictures(params)
+    _refuse_unsuitable(root, pictures)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MienError(f"--out {root}: cannot make this folder: {error.strerror}") from None
+    values = params.model_dump(mode="json", by_alias=True)
+    with locked(root):
+        write_text(root / "dvc.yaml", _MARK + _as_yaml(_pipeline(params, pictures)))
+        write_text(root / "params.yaml", _MARK + _as_yaml(values))
+        if not (root / ".dvc").is_dir():
+            command = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
+            subprocess.run(command, cwd=root, env=environment(), check=True)
+
+
+def _pipeline(params: Params, pictures: list[Path]) -> dict[str, Any]:
+    """The project's ``dvc.yaml``, whose dependencies are this package and these pictures."""
+    pipeline = read_yaml(_project_file("dvc.yaml"))
+    for stage in pipeline["stages"].values():
+        stage["cmd"] = stage["cmd"].replace(_DATA, shlex.quote(str(params.prepare.data)))
+        stage["deps"] = [path for dep in stage["deps"] for path in _dependency(dep, pictures)]
+    return pipeline
+
+
+_DATA = "${prepare.data}"
+_SOURCE = "src/mien/"
+
+
+def _dependency(path: str, pictures: list[Path]) -> Iterator[str]:
+    if path == _DATA:
+        yield from map(str, pictures)
+    elif path.startswith(_SOURCE):
+        # Files one by one: DVC would hash the compiled files in a folder outside the workspace.
+        module = _PACKAGE / path.removeprefix(_SOURCE)
+        yield from map(str, _source_files(module) if module.is_dir() else [module])
+    else:
+        yield path
+
+
+def _source_files(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+def _pictures(params: Params) -> list[Path]:
+    """Where the sources' pictures lie; each must be there."""
+    paths = []
+    for source in params.prepare.sources:
+        if source.kind == "synthetic":
+            continue
+        path = (params.prepare.data / source.path).resolve()
+        if not path.exists():
+            raise MienError(f"source '{source.name}': {path} does not exist; name its folder")
+        paths.append(path)
+    return paths
+
+
+def _refuse_unsuitable(root: Path, pictures: list[Path]) -> None:
+    for path in pictures:
+        if root.is_relative_to(path):
+            raise MienError(
+                f"--out {root}: lies inside the pictures' folder {path}; choose another"
+            )
+    if root.exists() and not root.is_dir():
+        raise MienError(f"--out {root}: is a file; name a folder")
+    others = root.is_dir() and any(entry.name != ".mien" for entry in root.iterdir())
+    if others and not _is_ours(root):
+        raise MienError(
+            f"--out {root}: this folder holds other things; "
+            "name a new or empty one, or one that `mien run` made"
+        )
+
+
+def _is_ours(root: Path) -> bool:
+    try:
+        return (root / "dvc.yaml").read_text(encoding="utf-8").startswith(_MARK)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _project_file(name: str) -> Path:
+    """A file of the project: packed beside the modules in a wheel, at the root of a checkout."""
+    packed = _PACKAGE / name
+    return packed if packed.is_file() else _PACKAGE.parents[1] / name
+
+
+def _as_yaml(values: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

@@ -1,0 +1,196 @@
+"""The house rules that the design states, held by reading the source."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mien.params import Params
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+STAGES = sorted(path.stem for path in (SOURCE / "mien/stages").glob("[!_]*.py"))
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SHARED = {"seed", "expressions", "model", "augmentation", "compute"}
+FOR_ALL = {"params", "errors", "files"}
+MAY_IMPORT = {
+    "data": set(),
+    "model": set(),
+    "learning": {"model", "data"},
+    "evaluation": {"model", "data"},
+    "packaging": {"model", "data", "learning", "evaluation"},
+    "stages": {"model", "data", "learning", "evaluation", "packaging"},
+    "pipeline": set(),
+    "results": set(),
+    "workspace": {"pipeline"},
+    "__main__": {"cli"},
+    "cli": {"pipeline", "results", "workspace"},
+}
+"""What each part of the package may import besides itself and what is for all."""
+
+
+@cache
+def module_file(module: str) -> Path | None:
+    """The file of a module of ours, None for a name that is no module."""
+    path = SOURCE.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """The modules that a file imports anywhere in it, those for type checking only left out."""
+    found: set[str] = set()
+
+    class Imports(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:
+            if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+                self.generic_visit(node)
+
+        def visit_Import(self, node: ast.Import) -> None:
+            found.update(alias.name for alias in node.names)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            assert node.level == 0, f"{file}: relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if module_file(name) else str(node.module))
+
+    Imports().visit(ast.parse(file.read_text(encoding="utf-8")))
+    return frozenset(found)
+
+
+def ours(file: Path) -> set[Path]:
+    return {
+        path
+        for name in imports(file)
+        if name.split(".")[0] == "mien" and (path := module_file(name))
+    }
+
+
+def reached(file: Path) -> set[Path]:
+    """A file and all of ours that it imports, directly or not."""
+    found, waiting = set(), {file}
+    while waiting:
+        found |= waiting
+        waiting = set().union(*map(ours, waiting)) - found
+    return found
+
+
+def part(file: Path) -> str:
+    """The first name under ``mien``: its sub-package or module."""
+    return file.relative_to(SOURCE / "mien").with_suffix("").parts[0]
+
+
+def python_files() -> list[Path]:
+    return sorted((SOURCE / "mien").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", python_files(), ids=lambda file: str(file.relative_to(SOURCE)))
+def test_imports_run_one_way(file):
+    own = part(file)
+    allowed = MAY_IMPORT.get(own, set()) | FOR_ALL | {own, "__init__"}
+    wrong = {part(path) for path in ours(file)} - allowed
+    assert not wrong, f"{own} may not import {', '.join(sorted(wrong))}"
+
+
+def test_nothing_imports_the_flows():
+    for file in python_files():
+        assert not any(name.split(".")[0] == "flows" for name in imports(file)), file
+
+
+def test_flows_hold_no_learning_code():
+    allowed = FOR_ALL | {"pipeline", "results", "workspace"}
+    for file in (ROOT / "flows").glob("*.py"):
+        assert {part(path) for path in ours(file)} <= allowed, file
+
+
+def test_a_stage_has_one_name():
+    assert sorted(PIPELINE) == STAGES
+    sections = {field.alias or name for name, field in Params.model_fields.items()}
+    assert sections - SHARED == set(STAGES)
+
+
+def stage_file(stage: str) -> Path:
+    return SOURCE / "mien/stages" / f"{stage}.py"
+
+
+def main_of(stage: str) -> ast.FunctionDef:
+    tree = ast.parse(stage_file(stage).read_text(encoding="utf-8"))
+    (main,) = (
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"
+    )
+    return main
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_gives_a_stage_the_paths_that_it_takes(stage):
+    words = PIPELINE[stage]["cmd"].split()
+    assert words[:3] == ["python", "-m", f"mien.stages.{stage}"]
+    given = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
+    assert sorted(given) == sorted(argument.arg for argument in main_of(stage).args.kwonlyargs)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_knows_the_modules_that_a_stage_uses(stage):
+    """And no other: an edit must run again exactly the stages that it may change."""
+    deps = [ROOT / dep for dep in PIPELINE[stage]["deps"] if dep.startswith("src/")]
+    exempt = {SOURCE / "mien" / f"{name}.py" for name in (*FOR_ALL, "__init__", "stages/_run")}
+    used = reached(stage_file(stage)) - exempt
+    unknown = {file for file in used if not any(file.is_relative_to(dep) for dep in deps)}
+    assert not unknown, f"add to deps of {stage} in dvc.yaml: {named(unknown)}"
+    code = {path for dep in deps for path in ([dep] if dep.is_file() else dep.rglob("*.py"))}
+    unused = {path for path in code - used if path.name != "__init__.py"}
+    assert not unused, f"take out of deps of {stage} in dvc.yaml: {named(unused)}"
+
+
+def named(paths: set[Path]) -> str:
+    return ", ".join(sorted(str(path.relative_to(ROOT)) for path in paths))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_knows_the_settings_that_a_stage_reads(stage):
+    tree = ast.parse(stage_file(stage).read_text(encoding="utf-8"))
+    read = {
+        node.attr.rstrip("_")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "params"
+    }
+    known = {name.split(".")[0] for name in PIPELINE[stage]["params"]}
+    settings = {field.alias or name for name, field in Params.model_fields.items()}
+    # `compute` says where it runs, which makes nothing out of date.
+    assert (read & settings) - {"compute"} <= known
+
+
+def test_only_the_frame_opens_the_settings_file():
+    frame = {"params.py", "workspace.py", "stages/_run.py"}
+    for file in python_files():
+        if str(file.relative_to(SOURCE / "mien")) in frame:
+            continue
+        constants = {
+            node.value
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant)
+        }
+        assert "params.yaml" not in constants, file
+        assert "mien.params.load_params" not in imports(file), file
+        assert "load_params" not in file.read_text(encoding="utf-8"), file
+
+
+def test_the_command_line_starts_light():
+    """What takes seconds to import is imported by the function or the stage that needs it."""
+    code = (
+        "import sys, mien.cli, mien.workspace, mien.pipeline, mien.results, mien.params\n"
+        "heavy = {'torch', 'sklearn', 'great_expectations', 'evidently', 'bentoml', 'dvc', "
+        "'prefect', 'matplotlib', 'cv2', 'pandas'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []

@@ -1,0 +1,73 @@
+"""The ``mien`` command: what it says, and that it never ends in a traceback."""
+
+from pathlib import Path
+
+import pytest
+
+import mien
+from mien.cli import main
+
+
+def ends_with(arguments: list[str], message: str) -> None:
+    """The command fails with this message (a non-string status would be a traceback or success)."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert isinstance(caught.value.code, str)
+    assert message in caught.value.code
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mien {mien.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "card"])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "-h"])
+    assert f"\n  mien {command} " in capsys.readouterr().out
+
+
+def test_card_prints_the_card(tmp_path, capsys):
+    (tmp_path / "card.md").write_text("# Mien\n")
+    main(["card", "--package", str(tmp_path)])
+    assert "# Mien" in capsys.readouterr().out
+
+
+def test_card_of_nothing(tmp_path):
+    ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--labelled", "a"], "--labelled and --faces go together"),
+        (["--faces", "a"], "--labelled and --faces go together"),
+        (["--labelled", "nowhere", "--faces", "a"], "--labelled nowhere: no such folder"),
+        (["--test", "a"], "need --labelled and --faces"),
+        (["--find-faces"], "need --labelled and --faces"),
+        (["--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--params", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["--set", "cluster.round=1"], "cluster.round: unknown setting"),
+        (["--set", "seed"], "--set seed: expected section.key=value"),
+    ],
+)
+def test_run_refuses_with_a_plain_message_and_makes_nothing(
+    tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    ends_with(["run", "--out", "out", *arguments], message)
+    assert not Path("out").exists()
+
+
+def test_a_failing_stage_shows_its_message_and_ends_the_run(tmp_path, capsys):
+    for name in ("labelled/happy", "faces"):
+        (tmp_path / name).mkdir(parents=True)
+    arguments = ["--labelled", str(tmp_path / "labelled"), "--faces", str(tmp_path / "faces")]
+    ends_with(["run", "--out", str(tmp_path / "out"), *arguments], "stage 'prepare' failed")
+    shown = capsys.readouterr().out
+    assert "[1/8] prepare" in shown
+    assert "prepare: error: " in shown
+    assert "Traceback" not in shown
+    assert "[2/8]" not in shown

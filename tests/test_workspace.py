@@ -1,0 +1,161 @@
+"""`mien.workspace`: settings and a pipeline for other people's folders."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mien
+from mien.errors import MienError
+from mien.params import load_params, merge
+from mien.pipeline import Pipeline, locked
+from mien.workspace import (
+    assignment,
+    default_params,
+    folder_sources,
+    make_workspace,
+    workspace_params,
+)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Folders of pictures, one of them with a space in its name."""
+    for name in ("my faces/labelled/happy", "my faces/many/ann", "my faces/test/happy"):
+        (tmp_path / name).mkdir(parents=True)
+    return tmp_path / "my faces"
+
+
+def settings_for(folders: Path, test: bool = False) -> dict:
+    given = folders / "test" if test else None
+    return merge(
+        default_params(), folder_sources(folders / "labelled", folders / "many", given, find=False)
+    )
+
+
+def test_three_folders_become_sources(folders):
+    sources = settings_for(folders, test=True)["prepare"]["sources"]
+    assert [(s["name"], s["role"], s["folders"]) for s in sources] == [
+        ("labelled", "labelled", "expression"),
+        ("faces", "unlabelled", "identity"),
+        ("test", "test", "expression"),
+    ]
+    assert sources[0]["validation_share"] == 0.15
+    assert sources[0]["test_share"] == 0.0
+
+
+def test_without_a_test_folder_labelled_faces_are_kept_for_testing(folders):
+    assert settings_for(folders)["prepare"]["sources"][0]["test_share"] == 0.15
+
+
+def test_faces_without_subfolders_are_nobody_in_particular(folders):
+    (folders / "many" / "ann").rmdir()
+    assert settings_for(folders)["prepare"]["sources"][1]["folders"] == "nothing"
+
+
+def test_photos_are_searched_for_faces(folders):
+    sources = folder_sources(folders / "labelled", folders / "many", None, find=True)
+    assert {source["faces"] for source in sources["prepare"]["sources"]} == {"detect"}
+
+
+def test_a_missing_folder_names_its_option(folders):
+    with pytest.raises(MienError, match=r"--faces .*nowhere: no such folder"):
+        folder_sources(folders / "labelled", folders / "nowhere", None, find=False)
+
+
+def test_the_workspace_depends_on_the_pictures_and_on_the_package(folders, tmp_path, root):
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    assert [source.name for source in load_params(out / "params.yaml").prepare.sources] == [
+        "labelled",
+        "faces",
+    ]
+    assert Pipeline(out, lock=-1).stages() == Pipeline(root, lock=-1).stages()
+
+    stages = yaml.safe_load((out / "dvc.yaml").read_text())["stages"]
+    deps = stages["prepare"]["deps"]
+    assert {str(folders / "labelled"), str(folders / "many")} <= set(deps)
+    package = Path(mien.__file__).parent
+    assert str(package / "stages" / "prepare.py") in deps
+    code = [Path(dep) for dep in deps if Path(dep).is_relative_to(package)]
+    assert all(path.is_file() and path.suffix != ".pyc" for path in code)
+    # What a stage leaves stays inside the workspace.
+    assert not any(Path(out).is_absolute() for out in stages["prepare"]["outs"])
+
+
+def test_made_again_with_the_same_settings_nothing_changes(folders, tmp_path):
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    before = {name: (out / name).read_text() for name in ("params.yaml", "dvc.yaml")}
+    made = workspace_params(out)
+    assert made is not None
+    make_workspace(out, made)
+    assert before == {name: (out / name).read_text() for name in ("params.yaml", "dvc.yaml")}
+
+
+def test_a_folder_with_other_things_is_left_alone(folders, tmp_path):
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "dvc.yaml").write_text("stages: {}")
+    with pytest.raises(MienError, match="holds other things"):
+        make_workspace(out, settings_for(folders))
+    assert (out / "dvc.yaml").read_text() == "stages: {}"
+    assert len(list(out.iterdir())) == 1
+    assert workspace_params(out) is None
+
+
+def test_results_do_not_go_among_the_pictures(folders):
+    out = folders / "many" / "run"
+    with pytest.raises(MienError, match="inside the pictures' folder"):
+        make_workspace(out, settings_for(folders))
+    assert not out.exists()
+
+
+def test_a_file_is_no_workspace(folders, tmp_path):
+    out = tmp_path / "run"
+    out.touch()
+    with pytest.raises(MienError, match="is a file"):
+        make_workspace(out, settings_for(folders))
+
+
+def test_wrong_settings_make_nothing(folders, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(MienError, match=r"pretrain\.epochs"):
+        make_workspace(out, merge(settings_for(folders), {"pretrain": {"epochs": 0}}))
+    assert not out.exists()
+
+
+def test_a_configured_source_that_is_missing_is_named(tmp_path):
+    lfw = {"name": "lfw", "kind": "lfw", "path": "lfw.zip"}
+    changes = {"prepare": {"data": str(tmp_path), "sources": [lfw]}}
+    with pytest.raises(MienError, match=r"source 'lfw': .*lfw\.zip does not exist"):
+        make_workspace(tmp_path / "run", merge(default_params(), changes))
+
+
+def test_settings_do_not_change_under_a_running_run(folders, tmp_path):
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    before = (out / "params.yaml").read_text()
+    with locked(out), pytest.raises(MienError, match="another run"):
+        make_workspace(out, merge(settings_for(folders), {"seed": 7}))
+    assert (out / "params.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("seed=3", {"seed": 3}),
+        ("finetune.center_weight=0.5", {"finetune": {"center_weight": 0.5}}),
+        ("expressions=[bored, attentive]", {"expressions": ["bored", "attentive"]}),
+        ("prepare.data=/a=b", {"prepare": {"data": "/a=b"}}),
+    ],
+)
+def test_an_assignment_becomes_nested_settings(text, settings):
+    assert assignment(text) == settings
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "a..b=3", "seed=[1"])
+def test_a_wrong_assignment_is_shown(text):
+    with pytest.raises(MienError) as caught:
+        assignment(text)
+    assert f"--set {text}" in str(caught.value)
