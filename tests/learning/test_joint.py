@@ -80,11 +80,15 @@ def test_weights_scale_their_terms():
     torch.testing.assert_close(twice["pseudo"], 2 * once["pseudo"])
 
 
-def test_fully_accepted_faces_need_no_consistency_and_rejected_ones_no_label():
-    _, accepted = one_step(SETTINGS, *even_targets(1.0))
-    assert accepted["consistency"] == 0 < accepted["pseudo"]
+def test_rejected_faces_have_no_label_but_must_be_consistent():
     _, rejected = one_step(SETTINGS, *even_targets(0.0))
     assert rejected["pseudo"] == 0 < rejected["consistency"]
+
+
+def test_only_confident_guesses_count():
+    doubtful = SETTINGS.model_copy(update={"consistency_threshold": 1.0})
+    _, losses = one_step(doubtful, *even_targets(1.0))
+    assert losses["consistency"] == 0
 
 
 def test_rare_expressions_are_drawn_as_often_as_common_ones():

@@ -4,11 +4,10 @@ The combined loss of a step (docs/method.md, section 4), over a labelled batch a
 whose faces carry soft targets ``t_i`` with weights ``w_i`` (0 where rejected):
 
 ``L = L_labelled + λ_p Σ w_i H(t_i, p(strong x_i))
-+ λ_u Σ (1 − w_i) [max p̂_i ≥ θ] H(ŷ_i, p(strong x_i)) + λ_c L_center + λ_i L_island``
++ λ_u Σ [max p̂_i ≥ θ] H(ŷ_i, p(strong x_i)) + λ_c L_center + λ_i L_island``
 
 with ``p̂`` the aligned prediction of the averaged network on a weak view and ``ŷ`` its argmax
-(FixMatch with distribution alignment): what clustering does not vouch for only has to be
-consistent.
+(FixMatch with distribution alignment): rejected faces, too, have to be consistent.
 """
 
 from dataclasses import dataclass
@@ -105,7 +104,7 @@ class JointTask(Task):
         if settings.consistency_weight:
             guess, counted = self._guess(self.augmentation.weak(unknown, rng), teacher)
             terms["consistency"] = settings.consistency_weight * weighted_cross_entropy(
-                theirs, guess, counted * (1 - weights)
+                theirs, guess, counted
             )
         if settings.center_weight or settings.island_weight:
             center, island = self.metric(

@@ -6,6 +6,7 @@ checkpoints. Every epoch draws from a generator of its own, so a run that was ki
 ends with the same weights as an unbroken one.
 """
 
+import ctypes
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -61,6 +62,7 @@ class Fitted:
 
 def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:
     """Device and precision, from the settings; also sets the number of CPU threads."""
+    _keep_freed_memory()
     if compute.threads:
         torch.set_num_threads(compute.threads)
     return lightning_fabric.Fabric(
@@ -194,6 +196,20 @@ def _adamw(task: Task, settings: TrainingSettings) -> torch.optim.AdamW:
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what it frees: a quarter more faces a second in training on a CPU.
+
+    Each step frees and asks for the same large maps; by default glibc gives them back to the system
+    in between, which then has to clear every page anew. Other C libraries have no such switch.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # of mallopt(3)
+        library.mallopt(mmap_threshold, 32 << 20)
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(top_pad, 64 << 20)
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
