@@ -92,3 +92,23 @@ def test_alignment_to_its_own_average_changes_nothing():
     probabilities = torch.rand(5, 3).softmax(dim=1)
     average = torch.tensor([0.2, 0.3, 0.5])
     torch.testing.assert_close(align(probabilities, average, average), probabilities)
+
+
+def test_centers_start_at_the_means_and_follow_their_faces():
+    """Once they started at zero, where the island term's gradient froze them under Adam."""
+    torch.manual_seed(0)
+    criterion = CenterLoss(2, 3)
+    labels = torch.tensor([0, 0, 1, 1])
+    start = torch.tensor([[2.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 3]])
+    criterion.start_at(start, labels)
+    torch.testing.assert_close(criterion.centers[0].detach(), torch.tensor([0.5, 0.5, 0]))
+    torch.testing.assert_close(criterion.centers[1].detach(), torch.tensor([0.0, 0, 1]))
+
+    moved = torch.tensor([[0.0, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]])
+    optimizer = torch.optim.Adam(criterion.parameters(), lr=0.02)
+    for _ in range(100):
+        center, island_loss = criterion(moved, labels, torch.ones(4))
+        optimizer.zero_grad()
+        (0.05 * center + 0.01 * island_loss).backward()
+        optimizer.step()
+    assert center < 0.05

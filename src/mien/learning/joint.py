@@ -54,6 +54,7 @@ class JointTask(Task):
         classes = net.head.out_features
         count = len(data.unlabelled)
         self.metric = CenterLoss(classes, net.embedding_size)
+        self.metric.start_at(self._known_embeddings(), torch.from_numpy(data.labelled.labels))
         even = torch.full((classes,), 1 / classes)
         self.register_buffer("targets", torch.zeros(count, classes))
         self.register_buffer("weights", torch.zeros(count))
@@ -115,6 +116,12 @@ class JointTask(Task):
             terms["center"] = settings.center_weight * center
             terms["island"] = settings.island_weight * island
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _known_embeddings(self) -> Tensor:
+        self.net.eval()
+        known = embed_faces(self.net, self.data.faces, self.data.labelled.rows).embeddings
+        self.net.train()
+        return torch.from_numpy(known)
 
     def _chances(self) -> Tensor:
         """Sampling weights ``[U]``: rarer expressions more often; rejected faces are one group."""

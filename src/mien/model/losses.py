@@ -37,6 +37,17 @@ class CenterLoss(nn.Module):
         super().__init__()
         self.centers = nn.Parameter(torch.zeros(classes, embedding_size))
 
+    @torch.no_grad()
+    def start_at(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Put each center at the mean of its labelled faces, ``[n, D]`` and ``[n]``.
+
+        From all zeros the island term's gradient, which grows as the centers' lengths shrink, would
+        be so large that Adam's memory of it kept the centers in place for thousands of steps.
+        """
+        points = functional.normalize(embeddings, dim=1)
+        for label in labels.unique():
+            self.centers[label] = points[labels == label].mean(dim=0)
+
     def forward(self, embeddings: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Center and island loss for embeddings ``[B, D]``, labels ``[B]`` and weights ``[B]``."""
         points = functional.normalize(embeddings.float(), dim=1)
