@@ -14,7 +14,7 @@ from mien.evaluation.curves import write_curves
 from mien.evaluation.pictures import write_contact_sheet
 from mien.files import replacing_file, write_json
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.clustering import FREE
+from mien.learning.clustering import FREE, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
 from mien.learning.pseudo_labels import POSTERIOR
@@ -140,14 +140,17 @@ def agreements(rows: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, float]
 def draw_prototypes(
     path: Path, rows: pd.DataFrame, found: ClusteredFaces, store: np.ndarray, expressions: list[str]
 ) -> None:
-    """Contact sheet: for each prototype the faces of its cluster that are nearest to it."""
-    prototypes = found.clustering.prototypes
+    """Contact sheet: the faces nearest each prototype, and how many its cluster holds."""
+    embeddings = found.embedded.embeddings
+    z = unit(embeddings - embeddings.mean(axis=0))
+    places, clusters = rows["row"].to_numpy(), rows["cluster"].to_numpy()
     sheet = []
+    prototypes = found.clustering.prototypes
     for index, expression in enumerate(prototypes.expressions):
-        own = rows[rows["cluster"] == index].nlargest(16, "density")
+        nearest = np.argsort(-(z @ prototypes.vectors[index]), kind="stable")[:16]
         name = "free" if expression == FREE else expressions[expression]
-        count = int((rows["cluster"] == index).sum())
-        sheet.append((f"{name} #{index}\n{count} faces", store[own["row"].to_numpy()]))
+        count = int((clusters == index).sum())
+        sheet.append((f"{name} #{index}\n{count} faces", store[places[nearest]]))
     write_contact_sheet(path, sheet, columns=16)
 
 
