@@ -8,7 +8,14 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.embedding import embed_faces
-from mien.learning.joint import ClusterTask, JointData, JointTask, agreement, cluster_faces
+from mien.learning.joint import (
+    ClusterTask,
+    JointData,
+    JointTask,
+    agreement,
+    cluster_faces,
+    keeping_statistics,
+)
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import AugmentationSettings, ClusterSettings, ComputeSettings, ModelSettings
@@ -102,6 +109,34 @@ def test_rare_expressions_are_drawn_as_often_as_common_ones():
     np.testing.assert_allclose(drawn, 1 / 3, atol=0.04)
 
 
+def test_guesses_are_aligned_to_what_is_drawn_from_the_first_step_on():
+    """Balanced batches: frequent expressions get no bonus, not even in the first step."""
+    skewed = np.array([0.8, 0.1, 0.1], np.float32)
+    guesses = {}
+    for prior in (skewed, np.full(CLASSES, 1 / 3, np.float32)):
+        task = JointTask(network(), data(), SETTINGS, AUGMENTATION)
+        task.set_targets(*even_targets(), prior)
+        faces = torch.rand(30, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+        teacher = network().eval()
+        guesses[float(prior[0])], _ = task._guess(faces, teacher)
+        torch.testing.assert_close(task.average, teacher(faces).softmax(dim=1).mean(dim=0))
+    first, second = guesses.values()
+    assert torch.equal(first, second)
+
+
+def test_unlabelled_faces_leave_the_running_statistics_alone():
+    """Faces from elsewhere once bent them, and with them the accuracy on the labelled kind."""
+    net = network().train()
+    before = {name: value.clone() for name, value in net.named_buffers() if "running" in name}
+    with keeping_statistics(net):
+        net(torch.rand(8, 1, 16, 16))
+    after = dict(net.named_buffers())
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    net(torch.rand(8, 1, 16, 16))
+    after = dict(net.named_buffers())
+    assert not any(torch.equal(value, after[name]) for name, value in before.items())
+
+
 def cluster(folder, kill_after=None):
     class Killed(BaseException):
         pass
@@ -114,10 +149,11 @@ def cluster(folder, kill_after=None):
             raise Killed
         return {}
 
+    fabric = make_fabric(COMPUTE)  # first: it settles the number of threads, and so the last digits
     task = ClusterTask(network(), data(), SETTINGS, AUGMENTATION, 0)
     try:
         return task, fit(
-            task, SETTINGS, epochs=4, seed=0, fabric=make_fabric(COMPUTE),
+            task, SETTINGS, epochs=4, seed=0, fabric=fabric,
             checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
         )  # fmt: skip
     except Killed:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import LabelledRows
+from mien.data.dataset import LabelledRows, to_tensor
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.training import (
     SupervisedTask,
@@ -13,6 +13,7 @@ from mien.learning.training import (
     fit,
     make_fabric,
     one_cycle,
+    renew_statistics,
     shuffled,
 )
 from mien.model.accnn import ACCNN
@@ -160,3 +161,15 @@ def test_shuffled_uses_every_face_before_it_repeats_one():
     drawn = shuffled(7, 17, torch.Generator().manual_seed(0))
     assert len(drawn) == 17
     assert sorted(drawn[:7].tolist()) == list(range(7)) == sorted(drawn[7:14].tolist())
+
+
+def test_statistics_are_those_of_the_plain_labelled_faces():
+    faces, labelled = stripes()
+    torch.manual_seed(0)
+    net = ACCNN(MODEL, 2).eval()
+    renew_statistics(net, faces, labelled)
+    assert not net.training
+    with torch.no_grad():
+        maps = net.stem[0](net.standardise(to_tensor(faces)))
+    torch.testing.assert_close(net.stem[1].running_mean, maps.mean(dim=(0, 2, 3)))
+    torch.testing.assert_close(net.stem[1].running_var, maps.var(dim=(0, 2, 3)))

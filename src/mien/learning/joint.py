@@ -10,12 +10,14 @@ with ``p̂`` the aligned prediction of the averaged network on a weak view and `
 (FixMatch with distribution alignment): rejected faces, too, have to be consistent.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mien.data.augmentation import Augmentation
@@ -49,7 +51,7 @@ class JointTask(Task):
     def __init__(
         self, net: ACCNN, data: JointData, settings: JointSettings, augmentation: Augmentation
     ) -> None:
-        super().__init__(net)
+        super().__init__(net, data.faces, data.labelled)
         self.data, self.settings, self.augmentation = data, settings, augmentation
         classes = net.head.out_features
         count = len(data.unlabelled)
@@ -59,7 +61,7 @@ class JointTask(Task):
         self.register_buffer("targets", torch.zeros(count, classes))
         self.register_buffer("weights", torch.zeros(count))
         self.register_buffer("prior", even.clone())
-        self.register_buffer("average", even.clone())
+        self.register_buffer("average", torch.zeros(classes))
         log_prior = class_log_prior(data.labelled.labels, classes, settings.class_balance)
         self.register_buffer("log_prior", log_prior)
 
@@ -88,9 +90,10 @@ class JointTask(Task):
         labels = torch.from_numpy(self.data.labelled.labels[chosen]).to(device)
         known = self._faces(self.data.labelled.rows[chosen]).to(device)
         unknown = self._faces(self.data.unlabelled[others]).to(device)
-        views = [self.augmentation.weak(known, rng), self.augmentation.strong(unknown, rng)]
-        embeddings, logits = self.net.forward_both(torch.cat(views))
-        ours, theirs = logits[: len(labels)], logits[len(labels) :]
+        # apart, for unlabelled faces from elsewhere would bend the labelled faces' statistics
+        z, ours = self.net.forward_both(self.augmentation.weak(known, rng))
+        with keeping_statistics(self.net):
+            z_others, theirs = self.net.forward_both(self.augmentation.strong(unknown, rng))
         targets, weights = self.targets[others], self.weights[others]
 
         terms = {
@@ -109,7 +112,7 @@ class JointTask(Task):
             )
         if settings.center_weight or settings.island_weight:
             center, island = self.metric(
-                embeddings,
+                torch.cat([z, z_others]),
                 torch.cat([labels, targets.argmax(dim=1)]),
                 torch.cat([torch.ones_like(labels, dtype=weights.dtype), weights]),
             )
@@ -138,11 +141,31 @@ class JointTask(Task):
     def _guess(self, faces: Tensor, teacher: ACCNN) -> tuple[Tensor, Tensor]:
         """One-hot guesses ``[B, C]`` of the averaged network and which are sure enough, ``[B]``."""
         probabilities = teacher(faces).float().softmax(dim=1)
-        self.average.lerp_(probabilities.mean(dim=0), 0.01)
-        aligned = align(probabilities, self.average, self.prior)
+        mean = probabilities.mean(dim=0)
+        if self.average.any():
+            self.average.lerp_(mean, 0.01)
+        else:  # from an even start, frequent expressions would win for the first hundred steps
+            self.average.copy_(mean)
+        # batches are drawn with this much of the prior taken out of them
+        drawn = self.prior.pow(1 - self.settings.class_balance)
+        aligned = align(probabilities, self.average, drawn / drawn.sum())
         confidence, guess = aligned.max(dim=1)
         sure = (confidence >= self.settings.consistency_threshold).float()
         return functional.one_hot(guess, aligned.shape[1]).float(), sure
+
+
+@contextmanager
+def keeping_statistics(net: nn.Module) -> Iterator[None]:
+    """Let batch norms use a batch's own statistics without remembering them."""
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
 
 
 class ClusterTask(JointTask):
