@@ -1,7 +1,7 @@
 """How hard the synthetic faces are: every knob, in one place.
 
 Set so that the AC-CNN of the default settings is right on about 75 % of the test faces after
-supervised training with 60 labels of each expression (benchmarks/pipeline.py), and on over 90 % with
+supervised training with 60 labels of each expression (benchmarks/pipeline.py), and over 90 % with
 the truth about all unlabelled faces. Wider nuisances (pose, light, sensor) make few labels worth
 less; fainter expressions, more mixtures and more resting bias lower what any number of labels can
 reach.
