@@ -3,20 +3,16 @@
 Writes `benchmarks/results/synthetic_speed.json`.
 """
 
-import os
-import platform
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
+from _results import machine, write_result
 
 from mien.data.synthetic import render, synthetic_table
 from mien.data.synthetic.expressions import EXPRESSIONS
-from mien.files import write_json
 from mien.params import SyntheticSource
 
-RESULT = Path(__file__).parent / "results" / "synthetic_speed.json"
 FACES, SIZE, PROCESSES, CHUNK, RUNS = 10_000, 48, 2, 256, 3
 
 
@@ -45,14 +41,9 @@ def main() -> None:
         "processor_seconds": processor,
         "processor_milliseconds_per_face": 1000 * float(np.median(processor)) / FACES,
         "seed": settings.seed,
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "machine": {
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
+        "machine": machine(),
     }
-    write_json(RESULT, result)
+    write_result("synthetic_speed", result)
 
 
 def _draw(chunk: tuple[list[str], list[str]]) -> float:
@@ -60,16 +51,6 @@ def _draw(chunk: tuple[list[str], list[str]]) -> float:
     started = time.process_time()
     render(*chunk, seed=0, size=SIZE)
     return time.process_time() - started
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if "model name" in line), "unknown"
-    )
 
 
 if __name__ == "__main__":
