@@ -229,10 +229,15 @@ class ClusterSettings(JointSettings):
     rounds: Positive
     prototypes_per_expression: Positive
     free_prototypes: Count
+    free_share: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the faces meant for the free prototypes: those of no known expression."""
     iterations: Positive
     """Alternations between assignment and prototype update within one clustering."""
     temperature: Annotated[float, Field(gt=0)]
     """Of the cosine similarity in the assignment."""
+    prior_steps: Count
+    """EM steps from the labelled faces' shares to the estimated prior; 0 keeps those shares. More
+    of them follow an unlabelled set whose mix differs much, and an ill-calibrated head further."""
     prior_strength: Weight
     """KL relaxation of the marginals: 0 ignores the estimated prior, large values enforce it."""
     dustbin_similarity: Annotated[float, Field(ge=-1, le=1)]

@@ -15,6 +15,7 @@ from mien.learning.clustering import (
     initial_prototypes,
     map_clusters,
     neighbour_votes,
+    target_shares,
     unit,
     update,
     wilson_lower_bound,
@@ -25,8 +26,8 @@ SETTINGS = ClusterSettings(
     epochs=1, steps_per_epoch=1, batch_size=1, learning_rate=0.1, weight_decay=0, ema_decay=0,
     label_smoothing=0, class_balance=0, rounds=1, unlabelled_batch_size=1, pseudo_weight=1,
     consistency_weight=0, consistency_threshold=0, center_weight=0, island_weight=0,
-    prototypes_per_expression=2, free_prototypes=2, iterations=8, temperature=0.1,
-    prior_strength=5, dustbin_similarity=0.2, neighbours=5, chunk=64,
+    prototypes_per_expression=2, free_prototypes=2, free_share=0.2, iterations=8, temperature=0.1,
+    prior_steps=10, prior_strength=5, dustbin_similarity=0.2, neighbours=5, chunk=64,
 )  # fmt: skip
 
 
@@ -168,8 +169,57 @@ def test_prior_is_found_though_the_head_expected_another():
     seen = np.where(rng.random(20_000) < 0.7, labels, rng.integers(0, 3, 20_000))
     likelihood = 0.3 / 3 + 0.7 * np.eye(3)
     head = (likelihood / likelihood.sum(axis=0))[:, seen].T.astype(np.float32)
-    prior = estimate_prior(head, np.full(3, 1 / 3))
-    np.testing.assert_allclose(prior, 0.9 * true + 0.1 / 3, atol=0.02)
+    even = np.full(3, 1 / 3, np.float32)
+    prior = estimate_prior(head, even, even, steps=50)
+    np.testing.assert_allclose(prior, 0.95 * true + 0.05 / 3, atol=0.02)
+
+
+def test_one_step_of_the_prior_by_hand():
+    head = np.array([[0.8, 0.2], [0.5, 0.5]], np.float32)
+    prior = estimate_prior(head, np.array([0.5, 0.5]), np.array([0.25, 0.75], np.float32), steps=1)
+    # 0.8·0.25 : 0.2·0.75 = 4 : 3 and 1 : 3, so the first expression's mean is (4/7 + 1/4) / 2
+    first = (4 / 7 + 1 / 4) / 2
+    np.testing.assert_allclose(prior, [0.95 * first + 0.025, 0.95 * (1 - first) + 0.025], rtol=1e-5)
+
+
+def test_a_floor_under_a_rare_expression_does_not_inflate_its_prior():
+    """Label smoothing gives every expression a floor; EM to the end gives all to the rarest."""
+    labelled = np.array([0.66, 0.33, 0.01], np.float32)
+    head_prior = np.sqrt(labelled) / np.sqrt(labelled).sum()
+    truth = np.random.default_rng(0).choice(3, 5000, p=labelled)
+    head = 0.35 / 3 + 0.65 * np.eye(3, dtype=np.float32)[truth]
+    few = estimate_prior(head, head_prior, labelled, steps=1)
+    many = estimate_prior(head, head_prior, labelled, steps=200)
+    assert few[2] < 0.1
+    assert many[2] > 0.2
+
+
+def test_targets_by_hand():
+    expressions = np.array([0, 0, 1, FREE, FREE])
+    shares = target_shares(expressions, np.array([0.6, 0.4]), 0.2)
+    np.testing.assert_allclose(shares, [0.24, 0.24, 0.32, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(
+        target_shares(expressions[:3], np.array([0.6, 0.4]), 0.2), [0.3, 0.3, 0.4], rtol=1e-6
+    )
+
+
+def test_free_prototypes_get_their_share_and_no_more():
+    """They lie where the faces are, so unscaled they would take nearly all."""
+    z, _ = blobs([0.5, 0.5], count=400)
+    vectors = np.concatenate([np.eye(8)[:2] + 0.6, np.eye(8)[:2]])
+    start = prototypes_at(unit(vectors.astype(np.float32)), [0, 1, FREE, FREE])
+    anchors, labels = blobs([0.5, 0.5], count=20, seed=1)
+    prior = np.full(2, 0.5, np.float32)
+
+    def free_mass(settings):
+        prototypes = start
+        for _ in range(30):
+            moved = update(z, anchors, labels, prototypes, prior, settings)
+            prototypes = Prototypes(start.vectors, start.expressions, moved.scaling)
+        return assign(z, prototypes, settings)[:, 2:4].sum() / len(z)
+
+    assert free_mass(changed(prior_strength=0)) > 0.8
+    assert free_mass(changed(prior_strength=1000)) == pytest.approx(0.2, abs=0.02)
 
 
 def test_combining_equal_sources_changes_nothing_and_the_prior_counts_once():

@@ -93,7 +93,8 @@ def guided_clustering(
         seed: of k-means.
     """
     classes = head.shape[1]
-    prior = estimate_prior(head, head_prior)
+    shares = np.bincount(labels, minlength=classes) / len(labels)
+    prior = estimate_prior(head, head_prior, shares.astype(np.float32), settings.prior_steps)
     centre = unlabelled.mean(axis=0)
     z, anchors = unit(unlabelled - centre), unit(labelled - centre)
 
@@ -122,17 +123,21 @@ def guided_clustering(
     return Clustering(cluster, posterior, purity, density, prior, prototypes)
 
 
-def estimate_prior(head: Array, head_prior: Array, iterations: int = 50) -> Array:
-    """Shares of the expressions among faces with head probabilities ``[N, C]``, by EM.
+def estimate_prior(head: Array, head_prior: Array, labelled: Array, steps: int) -> Array:
+    """Shares of the expressions among faces with head probabilities ``[N, C]``, by a few EM steps.
 
-    Saerens, Latinne & Decaestecker (2002): ``π ← mean_i normalise(p_i · π / π_head)``. A tenth of
-    the result is spread evenly, so that no expression is ruled out.
+    From the shares among the labelled faces, ``labelled`` ``[C]``, Saerens, Latinne & Decaestecker
+    (2002) go ``π ← mean_i normalise(p_i · π / π_head)`` to the end. That is right only for a head
+    whose probabilities are: any it gives too freely to a rare expression are divided by a small
+    ``π_head`` and feed upon themselves. Stopped after ``steps`` the estimate stays near what is
+    known (docs/method.md, section 3). A twentieth of it is spread evenly, so that no expression is
+    ruled out.
     """
     ratio = head / head_prior
-    prior = head_prior
-    for _ in range(iterations):
+    prior = labelled
+    for _ in range(steps):
         prior = normalise(ratio * prior).mean(axis=0)
-    result: Array = (0.9 * prior + 0.1 / len(prior)).astype(np.float32)
+    result: Array = (0.95 * prior + 0.05 / len(prior)).astype(np.float32)
     return result
 
 
@@ -189,9 +194,8 @@ def update(
     """One pass over the faces: new column scalings and new prototypes.
 
     Scaling (unbalanced optimal transport, Chizat et al. 2018): with ``c_k`` the mass that prototype
-    k got, ``v_k ← (q_k v_k / c_k)^(ρ/(ρ+1))``. The target ``q_k`` divides the mass that went to
-    bound prototypes among the expressions as the prior says, and evenly within each; free
-    prototypes and the dustbin take what comes (v = 1).
+    k got, ``v_k ← (q_k v_k / c_k)^(ρ/(ρ+1))`` for the targets ``q_k`` of `target_shares`; the
+    dustbin takes what comes (v = 1).
     """
     sums = np.zeros_like(prototypes.vectors)
     mass = np.zeros(len(prototypes.vectors), np.float32)
@@ -200,20 +204,32 @@ def update(
         sums += inside.T @ z[part]
         mass += inside.sum(axis=0)
 
-    bound = prototypes.expressions != FREE
-    expressions = prototypes.expressions[bound]
-    target = (prior / np.bincount(expressions, minlength=len(prior)))[expressions]
-    target = target * mass[bound].sum() / target.sum()
     power = settings.prior_strength / (settings.prior_strength + 1)
-    scaling = np.ones_like(mass)
-    scaling[bound] = (target * prototypes.scaling[bound] / np.maximum(mass[bound], 1e-6)) ** power
+    target = len(z) * target_shares(prototypes.expressions, prior, settings.free_share)
+    scaling = (target * prototypes.scaling / np.maximum(mass, 1e-6)) ** power
 
+    bound = prototypes.expressions != FREE
     vectors = unit(sums)
     ties = _binding(anchors, labels, prototypes, settings)
     vectors[bound] = unit(vectors[bound] + unit(ties.T @ anchors))
     empty = mass < 1e-3  # a free prototype that lost all its faces stays where it was
     vectors[empty & ~bound] = prototypes.vectors[empty & ~bound]
     return Prototypes(vectors, prototypes.expressions, np.clip(scaling, 1e-3, 1e3))
+
+
+def target_shares(expressions: Labels, prior: Array, free_share: float) -> Array:
+    """Share of the faces that each of K prototypes should get, ``[K]``, sum 1.
+
+    The free prototypes share ``free_share`` evenly. The rest is divided among the expressions as
+    the prior says, and evenly within each.
+    """
+    free = expressions == FREE
+    if not free.any():
+        free_share = 0.0
+    counts = np.bincount(expressions[~free], minlength=len(prior))
+    shares = np.full(len(expressions), free_share / max(1, free.sum()), np.float32)
+    shares[~free] = (1 - free_share) * (prior / counts)[expressions[~free]]
+    return shares
 
 
 def map_clusters(
