@@ -1,0 +1,484 @@
+"""What the unlabelled faces are worth: ways to use them, from the same start and as many steps.
+
+    python benchmarks/few_labels.py --data ../shared/datasets
+    python benchmarks/few_labels.py --data ../shared/datasets --arms guided fixmatch --draws 0 1
+    python benchmarks/few_labels.py --data ../shared/datasets --labels 0.01 0.25
+
+A *draw* decides the labelled faces of FER2013, the network's first weights and the batches. Each
+draw is prepared and pretrained as ``configs/fer2013-lfw.yaml`` says; every arm goes on from those
+weights, labelling the unlabelled faces anew after each round:
+
+====================  ==============================================================================
+supervised            the labelled faces only
+head                  the network's own head, with the estimated prior
+fixmatch              no labels, only consistency, with distribution alignment
+kmeans                k-means without guidance; labelled faces vote for what a cluster shows
+sinkhorn              prototypes with equal parts (SeLa, SwAV), mapped by votes
+rank_order            rank-order clustering (Zhu et al. 2011), mapped by votes
+guided                expression-guided clustering
+combined              guided clustering and the combined loss (consistency, center, island)
+combined-no-…         the same without one of its parts
+====================  ==============================================================================
+
+Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few-labels/``, and an arm
+that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and
+``few_labels.svg`` from whatever has been run.
+"""
+
+import argparse
+import statistics
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from _results import FOLDER, machine, write_result
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import (
+    LabelledRows,
+    indices,
+    labelled_rows,
+    open_faces,
+    training_rows,
+    unlabelled_rows,
+)
+from mien.data.manifest import read_manifest
+from mien.files import read_json, replacing_file, write_json
+from mien.learning import clustering as guided
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.clustering import Array, Labels
+from mien.learning.embedding import accuracy_on, embed_faces
+from mien.learning.joint import JointData, JointTask
+from mien.learning.training import SupervisedTask, class_log_prior, fit, make_fabric
+from mien.model.accnn import ACCNN
+from mien.model.weights import load_weights
+from mien.params import ClusterSettings, Params, load_params, merge, read_yaml
+from mien.pipeline import open_pipeline
+from mien.workspace import default_params, make_workspace
+
+ROOT = FOLDER.parents[1]
+RUNS = ROOT / "runs" / "benchmarks" / "few-labels"
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a labeller sees: embeddings and head of the unlabelled faces, the labelled ones."""
+
+    z: Array
+    head: Array
+    head_prior: Array
+    anchors: Array
+    labels: Labels
+    settings: ClusterSettings
+    seed: int
+
+    @property
+    def classes(self) -> int:
+        """Number of expressions."""
+        return self.head.shape[1]
+
+    def prior(self) -> Array:
+        """Estimated shares of the expressions."""
+        shares = np.bincount(self.labels, minlength=self.classes) / len(self.labels)
+        return guided.estimate_prior(
+            self.head, self.head_prior, shares.astype(np.float32), self.settings.prior_steps
+        )
+
+
+Labeller = Callable[[Views], tuple[Array, Array]]
+"""Posterior of each unlabelled face ``[U, C]`` and the prior ``[C]``."""
+
+
+def by_head(views: Views) -> tuple[Array, Array]:
+    """The head's probabilities, corrected to the estimated prior."""
+    prior = views.prior()
+    return guided.normalise(views.head * (prior / views.head_prior)), prior
+
+
+def by_guided(
+    views: Views, parts: tuple[str, ...] = ("clusters", "neighbours", "head")
+) -> tuple[Array, Array]:
+    """Guided clustering, with these of the three sources of its posterior."""
+    found = guided.guided_clustering(
+        views.z, views.head, views.anchors, views.labels, views.head_prior, views.settings,
+        views.seed,
+    )  # fmt: skip
+    if len(parts) == 3:
+        return found.posterior, found.prior
+    centre = views.z.mean(axis=0)
+    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
+    sources = []
+    if "clusters" in parts:
+        sources.append(_by_votes(z, anchors, views, found.prototypes, found.prior))
+    if "neighbours" in parts:
+        sources.append(
+            np.concatenate(
+                [
+                    guided.neighbour_votes(
+                        z[part], anchors, views.labels, found.prior, views.settings
+                    )
+                    for part in guided.chunks(len(z), views.settings.chunk)
+                ]
+            )
+        )
+    if "head" in parts:
+        sources.append(guided.normalise(views.head * (found.prior / views.head_prior)))
+    return guided.combine(sources, found.prior), found.prior
+
+
+def without(part: str) -> Labeller:
+    """Guided clustering whose posterior leaves one source out."""
+    kept = tuple(each for each in ("clusters", "neighbours", "head") if each != part)
+    return lambda views: by_guided(views, kept)
+
+
+def by_kmeans(views: Views) -> tuple[Array, Array]:
+    """k-means on the unlabelled faces, as many clusters as guided clustering has."""
+    settings, prior = views.settings, views.prior()
+    centre = views.z.mean(axis=0)
+    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
+    count = views.classes * settings.prototypes_per_expression + settings.free_prototypes
+    vectors = guided.kmeans(z, count, views.seed)
+    prototypes = guided.Prototypes(vectors, np.full(count, guided.FREE), np.ones(count, np.float32))
+    return _by_votes(z, anchors, views, prototypes, prior), prior
+
+
+def by_sinkhorn(views: Views) -> tuple[Array, Array]:
+    """Prototypes whose clusters are forced to equal parts."""
+    even = np.full(views.classes, 1 / views.classes, np.float32)
+    settings = views.settings.model_copy(update={"free_prototypes": 0, "prior_strength": 1000.0})
+    centre = views.z.mean(axis=0)
+    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
+    prototypes = guided.initial_prototypes(
+        z, anchors, views.labels, views.classes, settings, views.seed
+    )
+    for _ in range(settings.iterations):
+        prototypes = guided.update(z, anchors, views.labels, prototypes, even, settings)
+    return _by_votes(z, anchors, views, prototypes, even), even
+
+
+def by_rank_order(views: Views, neighbours: int = 20) -> tuple[Array, Array]:
+    """Rank-order clustering (Zhu, Wen & Sun 2011): the nearest tenth of the links join faces.
+
+    Without the bound on the links almost all faces end in one cluster. Labelled faces are clustered
+    with the others and vote; a cluster without voters shows the prior.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    prior = views.prior()
+    points = np.concatenate([views.z, views.anchors])
+    points = guided.unit(points - views.z.mean(axis=0))
+    first, second, distance = _rank_order_links(points, neighbours)
+    near = distance <= np.quantile(distance, 0.1)
+    links = coo_matrix((near[near], (first[near], second[near])), (len(points), len(points)))
+    count, group = connected_components(links, directed=False)
+    own, voters = group[: len(views.z)], group[len(views.z) :]
+    counts = np.bincount(views.labels, minlength=views.classes)
+    votes = np.zeros((count, views.classes), np.float32)
+    weight = (prior / np.maximum(counts, 1))[views.labels] * len(views.labels)
+    np.add.at(votes, (voters, views.labels), weight)
+    return guided.normalise(votes + prior)[own].astype(np.float32), prior
+
+
+def _rank_order_links(points: Array, neighbours: int) -> tuple[Labels, Labels, Array]:
+    """Pairs that are in each other's list of ``neighbours``, and their rank-order distance.
+
+    ``(Σ_{i ≤ O_a(b)} O_b(f_a(i)) + Σ_{i ≤ O_b(a)} O_a(f_b(i))) / min(O_a(b), O_b(a))``, where
+    ``O_a(x)`` is the place of x among a's neighbours (``neighbours`` + 1 where it is not there) and
+    ``f_a(i)`` the face at place i; a itself has place 0.
+    """
+    lists = np.concatenate(
+        [_nearest(points[part] @ points.T, neighbours) for part in guided.chunks(len(points), 1024)]
+    )
+    size = neighbours + 1
+    firsts, seconds, distances = [], [], []
+    for place in range(1, size):  # all pairs (a, its face at this place) at once
+        a, b = np.arange(len(points)), lists[:, place]
+        match = lists[b] == a[:, None]
+        keep = match.any(axis=1) & (a < b)
+        a, b, back = a[keep], b[keep], match[keep].argmax(axis=1)
+        there = _places(lists[a], lists[b])[:, : place + 1].sum(axis=1)
+        here = _places(lists[b], lists[a])
+        here = np.where(np.arange(size) <= back[:, None], here, 0).sum(axis=1)
+        firsts.append(a)
+        seconds.append(b)
+        distances.append((there + here) / np.minimum(place, back))
+    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(distances)
+
+
+def _nearest(similarity: Array, neighbours: int) -> Labels:
+    top = np.argpartition(-similarity, neighbours, axis=1)[:, : neighbours + 1]
+    order = np.argsort(-np.take_along_axis(similarity, top, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(top, order, axis=1)
+
+
+def _places(faces: Labels, lists: Labels) -> Labels:
+    """The place of each of ``faces`` ``[n, m]`` in its row of ``lists`` ``[n, m]``; m if absent."""
+    same = faces[:, :, None] == lists[:, None, :]
+    return np.where(same.any(axis=2), same.argmax(axis=2), lists.shape[1])
+
+
+def _by_votes(
+    z: Array, anchors: Array, views: Views, prototypes: guided.Prototypes, prior: Array
+) -> Array:
+    shows, _ = guided.map_clusters(anchors, views.labels, prototypes, prior, views.settings)
+    parts = []
+    for part in guided.chunks(len(z), views.settings.chunk):
+        assignment = guided.assign(z[part], prototypes, views.settings)
+        parts.append(assignment[:, :-1] @ shows + assignment[:, -1:] * prior)
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A labeller (None: labelled faces only) and which terms of the combined loss are on."""
+
+    labeller: Labeller | None
+    pseudo: bool = True
+    consistency: bool = False
+    metric: bool = False
+    change: dict[str, Any] | None = None
+
+
+ARMS = {
+    "supervised": Arm(None),
+    "head": Arm(by_head),
+    "fixmatch": Arm(by_head, pseudo=False, consistency=True),
+    "kmeans": Arm(by_kmeans),
+    "sinkhorn": Arm(by_sinkhorn),
+    "rank_order": Arm(by_rank_order),
+    "guided": Arm(by_guided),
+    "combined": Arm(by_guided, consistency=True, metric=True),
+    "combined-no-clusters": Arm(without("clusters"), consistency=True, metric=True),
+    "combined-no-neighbours": Arm(without("neighbours"), consistency=True, metric=True),
+    "combined-no-head": Arm(without("head"), consistency=True, metric=True),
+    "combined-no-free": Arm(
+        by_guided, consistency=True, metric=True, change={"free_prototypes": 0}
+    ),
+    "combined-no-consistency": Arm(by_guided, metric=True),
+    "combined-no-metric": Arm(by_guided, consistency=True),
+}
+
+
+class ArmTask(JointTask):
+    """Joint learning whose targets come from an arm's labeller, anew in each round."""
+
+    def __init__(
+        self,
+        net: ACCNN,
+        data: JointData,
+        settings: ClusterSettings,
+        augmentation: Augmentation,
+        labeller: Labeller,
+        seed: int,
+    ) -> None:
+        super().__init__(net, data, settings, augmentation)
+        self.labeller, self.rounds, self.seed = labeller, settings, seed
+
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+    ) -> dict[str, float]:
+        if epoch % self.rounds.epochs == 0:
+            posterior, prior = self.labeller(view(teacher, self.data, self.rounds, self.seed))
+            top: Array = np.partition(posterior, -2, axis=1)[:, -2:]
+            self.set_targets(posterior, top[:, 1] - top[:, 0], prior)
+        return super().begin_epoch(epoch, steps, teacher, rng)
+
+
+def view(model: ACCNN, data: JointData, settings: ClusterSettings, seed: int) -> Views:
+    """Embed all faces, as they are and mirrored."""
+    ours = [embed_faces(model, data.faces, data.labelled.rows, flip=f) for f in (False, True)]
+    theirs = [embed_faces(model, data.faces, data.unlabelled, flip=f) for f in (False, True)]
+    logits = (theirs[0].logits + theirs[1].logits) / 2
+    shares = class_log_prior(data.labelled.labels, logits.shape[1], 1 - settings.class_balance)
+    return Views(
+        (theirs[0].embeddings + theirs[1].embeddings) / 2,
+        guided.softmax(logits),
+        shares.softmax(dim=0).numpy(),
+        (ours[0].embeddings + ours[1].embeddings) / 2,
+        data.labelled.labels,
+        settings,
+        seed,
+    )
+
+
+def precision_at_half(posterior: Array, truth: Labels) -> list[float]:
+    """Precision of each expression's surest faces, half as many as there truly are, ``[C]``.
+
+    Args:
+        posterior: ``[n, C]`` of faces whose truth is known.
+        truth: ``[n]``.
+    """
+    result = []
+    for expression in range(posterior.shape[1]):
+        count = int((truth == expression).sum()) // 2
+        surest = np.argsort(-posterior[:, expression], kind="stable")[:count]
+        result.append(float((truth[surest] == expression).mean()))
+    return result
+
+
+def prepare(data: Path, share: float, draw: int) -> Path:
+    """A workspace with one draw's faces and pretrained weights."""
+    out = RUNS / f"{share:g}-{draw}"
+    settings = merge(default_params(), read_yaml(ROOT / "configs" / "fer2013-lfw.yaml"))
+    fer2013, lfw = settings["prepare"]["sources"]
+    sources = [fer2013 | {"label_share": share, "seed": draw}, lfw]
+    changes = {"seed": draw, "prepare": {"data": str(data.resolve()), "sources": sources}}
+    make_workspace(out, merge(settings, changes))
+    with open_pipeline(out) as pipeline:
+        for stage in ("prepare", "validate", "pretrain"):
+            if not pipeline.is_current(stage):
+                pipeline.run(stage, lambda line: print(f"  {line}", flush=True))
+    return out
+
+
+def run_arm(out: Path, name: str) -> dict[str, Any]:
+    """Train one arm on one draw, or read what it gave before."""
+    result = out / ".mien" / "arms" / f"{name}.json"
+    params = load_params(out / "params.yaml")
+    settings = arm_settings(params, ARMS[name])
+    start = out / "models" / "pretrain.safetensors"
+    checkpoint = Checkpoint.of(
+        result.parent, {"arm": name, "seed": params.seed, **settings.model_dump()}, [start]
+    )
+    key = checkpoint.path.stem
+    if result.is_file() and (kept := read_json(result))["key"] == key:
+        return dict(kept)
+    table = read_manifest(out / "data" / "prepared" / "manifest.parquet")
+    store = open_faces(out / "data" / "prepared" / "faces.npy")
+    labelled = training_rows(table, params.expressions)
+    data = JointData(store, labelled, unlabelled_rows(table))
+    splits = {
+        each: labelled_rows(table, params.expressions, each) for each in ("validation", "test")
+    }
+    net, augmentation = load_weights(start).model, Augmentation(params.augmentation)
+    hidden = table[table["role"] == "unlabelled"]["true_label"]
+    figures = {"key": key, "pretrained": _accuracies(net, store, splits)}
+    arm = ARMS[name]
+    if arm.labeller:
+        known = hidden.notna().to_numpy()
+        posterior, _ = arm.labeller(view(net, data, settings, params.seed))
+        figures["precision_at_start"] = precision_at_half(
+            posterior[known], indices(hidden[known], params.expressions)
+        )
+    net.requires_grad_(True)
+    task = (
+        ArmTask(net, data, settings, augmentation, arm.labeller, params.seed)
+        if arm.labeller
+        else SupervisedTask(net, store, labelled, settings, augmentation)
+    )
+    fitted = fit(
+        task,
+        settings,
+        epochs=settings.rounds * settings.epochs,
+        seed=params.seed,
+        fabric=make_fabric(params.compute),
+        checkpoint=checkpoint,
+        validate=lambda model: accuracy_on(model, store, splits["validation"]),
+        title=f"{out.name} {name}",
+    )
+    figures |= _accuracies(fitted.model, store, splits)
+    write_json(result, figures)
+    checkpoint.clear()
+    return figures
+
+
+def arm_settings(params: Params, arm: Arm) -> ClusterSettings:
+    """The settings of ``cluster``, for as many epochs as ``cluster`` and ``finetune`` take."""
+    cluster, finetune = params.cluster, params.finetune
+    off = {
+        "pseudo_weight": arm.pseudo,
+        "consistency_weight": arm.consistency,
+        "center_weight": arm.metric,
+        "island_weight": arm.metric,
+    }
+    weights = {term: getattr(finetune, term) if on else 0.0 for term, on in off.items()}
+    rounds = cluster.rounds + round(finetune.epochs / cluster.epochs)
+    return cluster.model_copy(update={"rounds": rounds, **weights, **(arm.change or {})})
+
+
+def _accuracies(model: ACCNN, store: np.ndarray, splits: dict[str, LabelledRows]) -> dict[str, Any]:
+    mirrored = {}
+    for split, rows in splits.items():
+        plain = embed_faces(model, store, rows.rows).logits
+        both = plain + embed_faces(model, store, rows.rows, flip=True).logits
+        mirrored[split] = float((plain.argmax(axis=1) == rows.labels).mean())
+        mirrored[f"{split}_flip"] = float((both.argmax(axis=1) == rows.labels).mean())
+    return mirrored
+
+
+def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of the test accuracy of each arm and share of labels."""
+    groups: dict[tuple[float, str], list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        groups[run["labels"], run["arm"]].append(run)
+    rows = []
+    for (labels, arm), own in sorted(groups.items()):
+        row: dict[str, Any] = {"labels": labels, "arm": arm, "draws": len(own)}
+        for measure in ("test", "test_flip", "validation"):
+            values = [run[measure] for run in own]
+            row[measure] = statistics.fmean(values)
+            row[f"{measure}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Test accuracy against the share of labels, a line for each arm."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    table = pd.DataFrame(rows)
+    for arm, own in table.groupby("arm", sort=False):
+        spread = own["test_std"].astype(float).fillna(0)
+        axes.errorbar(own["labels"], own["test"], yerr=spread, marker="o", capsize=3, label=arm)
+    axes.set(xscale="log", xlabel="share of FER2013's labels", ylabel="accuracy on PrivateTest")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    with replacing_file(path) as temporary:
+        figure.savefig(temporary, format="svg")
+
+
+def collect() -> list[dict[str, Any]]:
+    """Every arm's result that lies in ``runs/``."""
+    runs = []
+    for path in sorted(RUNS.glob("*/.mien/arms/*.json")):
+        share, _, draw = path.parents[2].name.rpartition("-")
+        runs.append({"labels": float(share), "draw": int(draw), "arm": path.stem} | read_json(path))
+    return runs
+
+
+def main() -> None:
+    """Run what was asked for and write all that there is."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "raw")
+    parser.add_argument("--labels", type=float, nargs="+", default=[0.1], metavar="SHARE")
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    options = parser.parse_args()
+    for share in options.labels:
+        for draw in options.draws:
+            out = prepare(options.data, share, draw)
+            for arm in options.arms:
+                figures = run_arm(out, arm)
+                print(f"{share:g} draw {draw} {arm}: validation {figures['validation']:.1%}")
+    runs = collect()
+    rows = summarise(runs)
+    for row in rows:
+        spread = f" ± {row['test_std']:.1%}" if row["test_std"] is not None else ""
+        print(f"{row['labels']:<6g} {row['arm']:24} {row['test']:.1%}{spread} ({row['draws']})")
+    write_result("few_labels", {"machine": machine(), "summary": rows, "runs": runs})
+    draw_curves(FOLDER / "few_labels.svg", rows)
+
+
+if __name__ == "__main__":
+    main()
