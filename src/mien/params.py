@@ -308,7 +308,7 @@ class PromotionSettings(Section):
     """Of the ONNX file."""
     bootstrap: Positive
     git_tag: bool
-    """Mark each release with GTO's tags, where the workspace is a Git checkout."""
+    """Commit each release and give it GTO's tags, where the workspace is a Git checkout."""
 
 
 class MonitoringSettings(Section):

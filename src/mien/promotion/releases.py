@@ -181,7 +181,11 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
 
 
 def tag_release(root: Path, tag: str) -> str | None:
-    """Mark HEAD with tags that GTO reads: ``<name>@vN.0.0`` registers, ``<name>#champion#N`` assigns.
+    """Commit ``releases/`` and mark the commit with tags that GTO reads.
+
+    ``<name>@vN.0.0`` registers the model, ``<name>#champion#N`` assigns the stage. GTO allows one
+    version a commit, so each release is a commit of its own, which holds nothing but its record and
+    the pointer.
 
     Returns:
         The version's Git tag; None where ``root`` is not the top of a Git checkout.
@@ -195,7 +199,8 @@ def tag_release(root: Path, tag: str) -> str | None:
     count = len(_git(root, "tag", "--list", f"{name}@v*").split()) + 1
     assignments = len(_git(root, "tag", "--list", f"{name}#champion#*").split()) + 1
     version = f"v{count}.0.0"
-    # With Git itself, for GTO would not give one commit two versions, and retraining makes none.
+    _git(root, "add", FOLDER)
+    _git(root, "commit", "--quiet", "--message", f"Release {tag}", "--", FOLDER)
     for each in (f"{name}@{version}", f"{name}#champion#{assignments}"):
         _git(root, "tag", "--annotate", "--message", tag, each)
     return f"{name}@{version}"
