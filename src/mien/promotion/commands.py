@@ -9,12 +9,17 @@ from mien.promotion import releases
 from mien.promotion.gate import judge, read_test_sets
 
 
+class AlreadyChampion(MienError):
+    """The challenger and the champion are one."""
+
+
 def decide(root: Path, trained: Path) -> releases.Record:
     """Judge the package that ``trained`` holds against the champion of ``root``; change nothing.
 
     The package is put into the model store, where it must be to be served.
 
     Raises:
+        AlreadyChampion: there is nothing to compare.
         MienError: no package, no test faces, or the champion is not in the store.
     """
     values = read_yaml(trained / "params.yaml")
@@ -25,7 +30,7 @@ def decide(root: Path, trained: Path) -> releases.Record:
     pointer = releases.read_champion(root)
     champion = pointer["tag"] if pointer else None
     if champion == tag:
-        raise MienError(f"{tag} is the champion already")
+        raise AlreadyChampion(f"{tag} is the champion already")
     data = trained / "data" / "prepared"
     judgement = judge(
         package,

@@ -62,6 +62,12 @@ def find_model(tag: str) -> Path:
         ) from None
 
 
+def served_package(root: Path) -> Path:
+    """The champion's package folder; ``models/package`` where nothing has been promoted yet."""
+    pointer = read_champion(root)
+    return find_model(pointer["tag"]) if pointer else root / "models" / "package"
+
+
 def list_releases(root: Path) -> list[Record]:
     """All records, oldest first, each with its file name under ``file``."""
     folder = root / FOLDER
