@@ -20,7 +20,7 @@ export PREFECT_LOGGING_LEVEL ?= INFO
 STAMP := .venv/.mien-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup run run-fer2013 ui test test-all lint lock clean
+.PHONY: help setup run run-fer2013 ui monitor-ui drift-drill test test-all lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,12 @@ lint: $(STAMP)  ## ruff and mypy
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+monitor-ui: $(STAMP)  ## Evidently's panels over all windows, at http://127.0.0.1:8500
+	.venv/bin/evidently ui --workspace monitoring/evidently --host 127.0.0.1 --port 8500
+
+drift-drill: $(STAMP)  ## the whole loop on small data: drift, retraining, gate, new champion
+	.venv/bin/python -m benchmarks.drift_drill
 
 lock: $(STAMP)  ## remake requirements.lock from pyproject.toml
 	.venv/bin/python -m venv --clear .mien/lock

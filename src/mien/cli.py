@@ -5,6 +5,7 @@ import functools
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +26,13 @@ examples:
 
   mien run --out runs/mine --set finetune.epochs=20
       an earlier run again with another setting: what does not depend on it is not run again
+"""
+_PROMOTE_EXAMPLES = """\
+examples:
+  mien promote --trained runs/mine
+      the package that the run in runs/mine made, against the champion of this folder
+
+  mien rollback --reason 'complaints about dark rooms'
 """
 _CARD_EXAMPLE = """\
 example:
@@ -89,7 +97,31 @@ def _parser() -> argparse.ArgumentParser:
         "--package", type=Path, default=Path("models/package"), metavar="DIR",
         help="the packaged model (default: %(default)s)",
     )  # fmt: skip
+
+    _add_releases(add)
     return parser
+
+
+def _add_releases(add: Callable[..., argparse.ArgumentParser]) -> None:
+    purpose = "put a package through the gate; it becomes the champion where it passes"
+    promote = add("promote", help=purpose, description=purpose, epilog=_PROMOTE_EXAMPLES)
+    promote.set_defaults(command=_promote)
+    promote.add_argument(
+        "--trained", type=Path, metavar="DIR", help="the run that made it (default: the workspace)"
+    )
+    purpose = "make an earlier champion the champion again"
+    rollback = add("rollback", help=purpose, description=purpose, epilog=_PROMOTE_EXAMPLES)
+    rollback.set_defaults(command=_rollback)
+    rollback.add_argument("--reason", required=True, help="why; it stands in the record")
+    rollback.add_argument("--to", metavar="TAG", help="mien:…; by default the one before this one")
+    purpose = "list every release and refusal"
+    shown = add("releases", help=purpose, description=purpose, epilog="example:\n  mien releases\n")
+    shown.set_defaults(command=_releases)
+    for command in (promote, rollback, shown):
+        command.add_argument(
+            "--workspace", type=Path, default=Path(), metavar="DIR",
+            help="folder that holds releases/ (default: this one)",
+        )  # fmt: skip
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -147,6 +179,24 @@ def _card(options: argparse.Namespace) -> None:
     if not path.is_file():
         raise MienError(f"{path}: no such file; name a packaged model with --package")
     print(path.read_text(encoding="utf-8"))
+
+
+def _promote(options: argparse.Namespace) -> None:
+    from mien.promotion import commands
+
+    commands.promote(options.workspace, options.trained or options.workspace)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    from mien.promotion import commands
+
+    commands.rollback(options.workspace, options.reason, options.to)
+
+
+def _releases(options: argparse.Namespace) -> None:
+    from mien.promotion import commands
+
+    commands.show_releases(options.workspace)
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

@@ -1,0 +1,189 @@
+"""Watch the model in service: read the prediction log, judge it, show it, tell of drift.
+
+``python -m flows.monitoring`` looks once; a deployment looks every hour. A window that is drift
+emits the event ``mien.drift.detected``, which starts `flows.retraining`.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State as RunState
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
+
+from mien.errors import MienError
+from mien.files import replacing_folder, write_json
+from mien.monitoring import report
+from mien.monitoring.log import Window, read_window
+from mien.monitoring.reference import Reference, read_reference
+from mien.monitoring.state import FOLDER, State, alone, read_state, write_state
+from mien.monitoring.verdict import Verdict, judge
+from mien.params import MonitoringSettings, load_params
+from mien.promotion.releases import served_package
+
+EVENT = "mien.drift.detected"
+_NAMES = {"ok": "No drift", "watch": "Watch", "drift": "Drift"}
+
+
+@flow(name="monitoring")
+def monitoring(workspace: Path = Path(), logs: Path | None = None) -> RunState:
+    """Judge what the service has logged since the last window.
+
+    Args:
+        workspace: folder that holds ``params.yaml`` and ``releases/``; gets ``monitoring/``.
+        logs: the service's log folder; ``MIEN_LOG_DIR`` or ``logs`` in the workspace by default.
+
+    Returns:
+        Completed, named *No drift*, *Watch*, *Drift* or, with no log or too few faces, *Waiting*;
+        the message is the reason. Failed where there is nothing to compare with.
+    """
+    root = workspace.resolve()
+    try:
+        with alone(root):
+            return _look(root, logs or log_folder(root))
+    except MienError as error:
+        return Failed(message=str(error))
+
+
+def log_folder(root: Path) -> Path:
+    """Where the service of a workspace logs."""
+    return Path(os.environ.get("MIEN_LOG_DIR") or root / "logs")
+
+
+def _look(root: Path, logs: Path) -> RunState:
+    settings = load_params(root / "params.yaml").monitoring
+    reference = read_reference(served_package(root))
+    state = _send_pending(root, read_state(root).watching(reference.version))
+    window = read_rows(logs, state, reference)
+    verdict = judge_window(window, reference, settings, state)
+    get_run_logger().info("%s: %s", verdict.status, verdict.reason)
+    number = state.window + 1
+    if not verdict.judged:
+        create_markdown_artifact(
+            report.as_markdown(verdict, number),
+            key="monitoring-verdict",
+            description=verdict.reason,
+        )
+        return Completed(name="Waiting", message=verdict.reason)
+    folder = write_page(root, window, reference, verdict, number)
+    event = _event(root, verdict, number, folder) if verdict.status == "drift" else None
+    publish(folder, window, reference, verdict, number)
+    state = state.after(window, verdict, event)
+    write_state(root, state)  # from here on the rows are judged
+    _send_pending(root, state)
+    return Completed(name=_NAMES[verdict.status], message=verdict.reason)
+
+
+@task(cache_policy=NO_CACHE)
+def read_rows(logs: Path, state: State, reference: Reference) -> Window:
+    """All rows of the served model since the last mark."""
+    return read_window(logs, state.mark, reference)
+
+
+@task(cache_policy=NO_CACHE)
+def judge_window(
+    window: Window, reference: Reference, settings: MonitoringSettings, state: State
+) -> Verdict:
+    """Statistics, corrected together, and what follows from them."""
+    return judge(window, reference, settings, state.bad_windows, state.volumes)
+
+
+@task(cache_policy=NO_CACHE)
+def write_page(
+    root: Path, window: Window, reference: Reference, verdict: Verdict, number: int
+) -> Path:
+    """Evidently's page, the picture and the verdict, in a folder of the window's number."""
+    parent = root / FOLDER / "windows"
+    parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(parent / f"{number:06d}") as folder:
+        write_json(folder / "verdict.json", asdict(verdict))
+        (folder / "verdict.md").write_text(report.as_markdown(verdict, number), encoding="utf-8")
+        if len(window.faces):
+            (folder / "picture.png").write_bytes(report.draw_picture(window, reference, verdict))
+            snapshot = report.make_report(window, reference, verdict, number)
+            snapshot.save_html(str(folder / "page.html"))
+            report.add_to_workspace(root / FOLDER / "evidently", snapshot, number)
+    return parent / f"{number:06d}"
+
+
+@task(cache_policy=NO_CACHE)
+def publish(
+    folder: Path, window: Window, reference: Reference, verdict: Verdict, number: int
+) -> None:
+    """Verdict, picture and the page's link as artifacts in Prefect."""
+    create_markdown_artifact(
+        report.as_markdown(verdict, number), key="monitoring-verdict", description=verdict.reason
+    )
+    if (folder / "picture.png").is_file():
+        create_image_artifact(
+            report.as_data_uri((folder / "picture.png").read_bytes()),
+            key="monitoring-picture",
+            description=f"Window {number}: {verdict.status}",
+        )
+        create_link_artifact(
+            (folder / "page.html").as_uri(),
+            link_text=f"window {number}",
+            key="monitoring-page",
+            description="Evidently's page, on the machine that ran the flow",
+        )
+
+
+def _event(root: Path, verdict: Verdict, number: int, folder: Path) -> dict[str, Any]:
+    return {
+        "id": str(uuid5(NAMESPACE_URL, f"mien/{root}/{verdict.model}/{number}")),
+        "payload": {
+            "workspace": str(root),
+            "model": verdict.model,
+            "window": number,
+            "severity": verdict.severity,
+            "reason": verdict.reason,
+            "drifted": [each.name for each in verdict.drifted],
+            "groups": sorted({each.group for each in verdict.drifted}),
+            "page": str(folder / "page.html"),
+        },
+    }
+
+
+def _send_pending(root: Path, state: State) -> State:
+    """Send the event that the last window left, also where that run died before it did."""
+    if state.pending is None:
+        return state
+    payload = state.pending["payload"]
+    emit_event(
+        event=EVENT,
+        resource={
+            "prefect.resource.id": f"mien.model.{payload['model']}",
+            "prefect.resource.name": f"Mien model {payload['model']}",
+        },
+        payload=payload,
+        id=state.pending["id"],
+    )
+    state = replace(state, pending=None)
+    write_state(root, state)
+    return state
+
+
+def main() -> None:
+    """Look once; the exit status is 1 where it could not, and 0 whatever it found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.monitoring", description="Judge what the service has logged."
+    )
+    parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
+    options = parser.parse_args()
+    state = monitoring(**vars(options), return_state=True)
+    if not state.is_completed():
+        sys.exit(f"monitoring: error: {state.message}")
+    print(f"{state.name}: {state.message}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

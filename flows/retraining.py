@@ -1,0 +1,222 @@
+"""Renew the model: train a challenger on what there is now, and let the gate decide.
+
+Started by the event of `flows.monitoring`, by a schedule, or by hand. A bad challenger changes
+nothing but the list of releases.
+"""
+
+import argparse
+import fcntl
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed, Failed
+
+from flows.monitoring import log_folder
+from flows.training import training
+from mien.errors import MienError
+from mien.files import read_json, write_json
+from mien.params import MonitoringSettings, PromotionSettings, load_params, merge, read_yaml
+from mien.promotion.commands import AlreadyChampion, carry_out, decide
+from mien.promotion.releases import Record
+from mien.workspace import make_workspace
+
+KEPT = "faces"
+"""Folder under the log folder in which the service keeps faces, where its operator lets it."""
+_HISTORY = 100
+
+
+class Approval(RunInput):
+    """What a person answers in Prefect's UI."""
+
+    approve: bool = False
+    reason: str = ""
+
+
+@flow(name="retraining")
+def retraining(
+    workspace: Path = Path(),
+    logs: Path | None = None,
+    reason: str = "asked for",
+    force: bool = False,
+) -> State:
+    """Train a challenger and put it through the gate.
+
+    Where the service has kept faces, they join as another unlabelled source, in a workspace of the
+    challenger's own (``runs/renewal``); elsewhere the workspace itself is brought up to date.
+
+    Args:
+        workspace: folder that holds ``params.yaml`` and ``releases/``.
+        logs: the service's log folder; ``MIEN_LOG_DIR`` or ``logs`` in the workspace by default.
+        reason: why; it stands in the release record.
+        force: pay no heed to the cool-down and the daily limit.
+
+    Returns:
+        Completed, named *Promoted*, *Refused*, *Unchanged* (the challenger is the champion) or
+        *Skipped* (too soon after the last one); Failed where training failed or another promotion
+        was faster.
+    """
+    root = workspace.resolve()
+    try:
+        params = load_params(root / "params.yaml")
+        if told := claim_turn(root, params.monitoring, force):
+            return Completed(name="Skipped", message=told)
+        trained = gather_faces(root, (logs or log_folder(root)).resolve() / KEPT)
+        state = training(workspace=trained, return_state=True)
+        if not state.is_completed():
+            return Failed(message=f"no challenger: {state.message}")
+        record = compare(root, trained)
+        record["cause"] = reason
+        if record["decision"] == "promoted" and params.promotion.approval == "manual":
+            record |= _ask(record, params.promotion)
+        return conclude(root, record)
+    except AlreadyChampion as error:
+        return Completed(name="Unchanged", message=str(error))
+    except MienError as error:
+        return Failed(message=str(error))
+
+
+@task(cache_policy=NO_CACHE)
+def claim_turn(root: Path, settings: MonitoringSettings, force: bool) -> str | None:
+    """Note that a retraining starts, unless it is too soon; then say why not.
+
+    The turn counts from the start, so that one that fails over and over is not tried over and over.
+    """
+    path = root / "monitoring" / "retrainings.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (root / "monitoring" / ".retrainings.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        starts = (
+            [datetime.fromisoformat(each) for each in read_json(path)] if path.is_file() else []
+        )
+        now = datetime.now(UTC)
+        told = None if force else too_soon(starts, now, settings)
+        if told is None:
+            write_json(path, [each.isoformat() for each in [*starts, now][-_HISTORY:]])
+    if told:
+        get_run_logger().info(told)
+    return told
+
+
+def too_soon(starts: list[datetime], now: datetime, settings: MonitoringSettings) -> str | None:
+    """Why no retraining may start now; None where one may."""
+    cooldown = timedelta(hours=settings.cooldown_hours)
+    # A start in the future is a clock that was wrong then; it must not block for ever.
+    past = [each for each in starts if each <= now]
+    if past and now - past[-1] < cooldown:
+        return (
+            f"the last retraining began {now - past[-1]} ago; the next may begin after "
+            f"{settings.cooldown_hours:g} hours (monitoring.cooldown_hours)"
+        )
+    today = sum(now - each < timedelta(days=1) for each in past)
+    if today >= settings.retrainings_per_day:
+        return (
+            f"{today} retrainings in the last 24 hours, "
+            f"{settings.retrainings_per_day} are allowed (monitoring.retrainings_per_day)"
+        )
+    return None
+
+
+@task(cache_policy=NO_CACHE)
+def gather_faces(root: Path, kept: Path) -> Path:
+    """The workspace to train in; kept faces join as an unlabelled source, if there are any."""
+    count = sum(1 for path in kept.rglob("*") if path.is_file()) if kept.is_dir() else 0
+    if not count:
+        get_run_logger().info("no kept faces in %s: training on the configured sources", kept)
+        return root
+    values = read_yaml(root / "params.yaml")
+    source: dict[str, Any] = {
+        "name": "kept",
+        "kind": "image_folder",
+        "path": str(kept),
+        "role": "unlabelled",
+        "folders": "nothing",
+    }
+    changes = {
+        "prepare": {
+            "data": str((root / values["prepare"]["data"]).resolve()),
+            "sources": [*values["prepare"]["sources"], source],
+        }
+    }
+    trained = root / "runs" / "renewal"
+    make_workspace(trained, merge(values, changes))
+    get_run_logger().info("%d kept faces join as unlabelled", count)
+    return trained
+
+
+@task(cache_policy=NO_CACHE)
+def compare(root: Path, trained: Path) -> Record:
+    """Champion against challenger on the same test faces."""
+    return decide(root, trained)
+
+
+@task(cache_policy=NO_CACHE)
+def conclude(root: Path, record: Record) -> State:
+    """Carry the decision out, and show it."""
+    name = carry_out(root, record)
+    lines = [
+        f"# {record['challenger']}: {record['decision']}",
+        f"{record['reason']}\n\nCompared with {record['champion'] or 'no champion'}; "
+        f"cause: {record.get('cause', 'asked for')}. Record: `releases/{name}`.",
+        "| check | passed | found |\n| --- | --- | --- |",
+    ]
+    table = "\n".join(
+        f"| {each['name']} | {'yes' if each['passed'] else '**no**'} | {each['says']} |"
+        for each in record["checks"]
+    )
+    create_markdown_artifact(
+        "\n\n".join(lines) + "\n" + table, key="promotion", description=record["reason"]
+    )
+    told = f"{record['challenger']}: {record['reason']}"
+    passed = record["decision"] == "promoted"
+    return Completed(name="Promoted" if passed else "Refused", message=told)
+
+
+def _ask(record: Record, settings: PromotionSettings) -> Record:
+    """Wait in Prefect's UI for a person; whoever does not answer in time has refused."""
+    create_markdown_artifact(
+        f"# Approve {record['challenger']}?\n\n{record['reason']}\n\n```\n"
+        + "\n".join(each["says"] for each in record["checks"])
+        + "\n```",
+        key="approval",
+        description="Resume the flow run to answer",
+    )
+    try:
+        answer = pause_flow_run(
+            wait_for_input=Approval, timeout=round(3600 * settings.approval_hours)
+        )
+    except FlowPauseTimeout:
+        hours = f"{settings.approval_hours:g} hours"
+        return {"decision": "refused", "reason": f"nobody approved it within {hours}"}
+    if answer is not None and answer.approve:
+        note = f": {answer.reason}" if answer.reason else ""
+        return {"reason": f"{record['reason']}; approved by a person{note}"}
+    words = answer.reason if answer else ""
+    return {"decision": "refused", "reason": f"a person refused it{words and f': {words}'}"}
+
+
+def main() -> None:
+    """Run the flow from the command line; the exit status is 1 where no challenger came about."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retraining", description="Train a challenger; the gate decides."
+    )
+    parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
+    parser.add_argument("--reason", default="asked for", help="stands in the record")
+    parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
+    state = retraining(**vars(parser.parse_args()), return_state=True)
+    if not state.is_completed():
+        sys.exit(f"retraining: error: {state.message}")
+    print(f"{state.name}: {state.message}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

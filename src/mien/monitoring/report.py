@@ -1,0 +1,187 @@
+"""What people see of a window: Evidently's page and workspace, a picture, a table."""
+
+import base64
+import io
+import os
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mien.monitoring.log import Window
+from mien.monitoring.reference import IMAGE, Reference
+from mien.monitoring.verdict import Verdict
+
+PROJECT = "mien"
+_PAGE_FACES = 5000
+"""Faces of a window on the page; all of them are judged."""
+
+
+def make_report(window: Window, reference: Reference, verdict: Verdict, number: int) -> Any:
+    """Evidently's snapshot of a window beside the reference."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import MeanValue, RowCount
+    from evidently.presets import DataDriftPreset
+
+    numbers = [
+        name
+        for name in reference.numbers
+        if window.faces[name].notna().any() and reference.faces[name].notna().any()
+    ]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=["expression"])
+    columns = ["expression", *numbers]
+    faces = window.faces[columns]
+    sides = [
+        Dataset.from_pandas(
+            side.sample(min(len(side), _PAGE_FACES), random_state=0).astype({"expression": object}),
+            definition,
+        )
+        for side in (faces, reference.faces[columns])
+    ]
+    means = [MeanValue(column=name) for name in numbers if name in ("confidence", *IMAGE)]
+    report = Report(
+        [DataDriftPreset(), RowCount(), *means],
+        metadata={
+            "window": str(number),
+            "model": verdict.model,
+            "verdict": verdict.status,
+            "reason": verdict.reason,
+        },
+        tags=[verdict.status],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return report.run(*sides, timestamp=_time(window.end))
+
+
+def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
+    """Add a snapshot to the Evidently workspace in ``folder`` unless its window is there already.
+
+    The first one makes the project with its panels.
+    """
+    from evidently.sdk.models import PanelMetric
+    from evidently.sdk.panels import counter_panel, line_plot_panel
+    from evidently.ui.workspace import Workspace
+
+    workspace = Workspace.create(str(folder))
+    found = list(workspace.search_project(PROJECT))
+    if found:
+        project = found[0]
+    else:
+        project = workspace.create_project(PROJECT, "Each window of the prediction log")
+        faces = [PanelMetric(metric="RowCount", legend="faces")]
+        project.dashboard.add_panel(counter_panel("Faces in the last window", faces))
+        drifted = PanelMetric(
+            metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share"
+        )
+        panels = {
+            "Share of drifted columns, by Evidently's defaults": [drifted],
+            "Confidence": [_mean("confidence")],
+            "Brightness and contrast": [_mean("brightness"), _mean("contrast")],
+            "Sharpness": [_mean("sharpness")],
+            "Face size, pixels": [_mean("face_size")],
+            "Distance to the reference, by Evidently's defaults": [
+                PanelMetric(metric="ValueDrift", metric_labels={"column": name}, legend=name)
+                for name in ("expression", "confidence", *IMAGE, "component_1", "component_2")
+            ],
+        }
+        for title, metrics in panels.items():
+            project.dashboard.add_panel(line_plot_panel(title, metrics, size="half"))
+    known = {
+        run.metadata.get("window")
+        for each in workspace.list_runs(project.id)
+        if (run := workspace.get_run(project.id, each)) is not None
+    }
+    if str(number) not in known:
+        workspace.add_run(project.id, snapshot, include_data=False)
+
+
+def _mean(column: str) -> Any:
+    from evidently.sdk.models import PanelMetric
+
+    return PanelMetric(metric="MeanValue", metric_labels={"column": column}, legend=column)
+
+
+def draw_picture(window: Window, reference: Reference, verdict: Verdict) -> bytes:
+    """The six statistics that differ most, in the window and in the reference: a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    numbers = [each for each in verdict.findings if each.name in reference.numbers][:5]
+    figure, axes = plt.subplots(2, 3, figsize=(10, 5.5), layout="constrained")
+    sides = {"reference": reference.faces, "window": window.faces}
+    colours: Any = {"reference": "0.65", "window": "tab:orange"}
+    shares = pd.DataFrame(
+        {
+            name: side["expression"].value_counts(normalize=True).reindex(reference.expressions)
+            for name, side in sides.items()
+        }
+    ).fillna(0)
+    shares.plot.bar(ax=axes[0, 0], color=colours, width=0.8, title="expression", xlabel="")
+    for axis, finding in zip(axes.flat[1:], numbers, strict=False):
+        values = {name: side[finding.name].dropna() for name, side in sides.items()}
+        both = np.concatenate(list(values.values()))
+        low, high = np.percentile(both, [0.5, 99.5])
+        bins = np.linspace(low, high if high > low else low + 1, 31)
+        for name, each in values.items():
+            weights = np.full(len(each), 1 / max(1, len(each)))
+            axis.hist(each, bins, weights=weights, color=colours[name], alpha=0.7, label=name)
+        mark = ", drifted" if finding.drifted else ""
+        axis.set_title(f"{finding.name} (effect {finding.effect:.2f}{mark})", fontsize=10)
+    for axis in axes.flat[1 + len(numbers) :]:
+        axis.set_visible(False)
+    figure.suptitle(f"{verdict.status}: {verdict.faces} faces, model {verdict.model}")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def as_data_uri(png: bytes) -> str:
+    """A PNG as text for a page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def as_markdown(verdict: Verdict, number: int) -> str:
+    """The verdict in words and one table."""
+    lines = [
+        f"# Window {number}: {verdict.status}",
+        "",
+        verdict.reason,
+        "",
+        f"Model `{verdict.model}`, {verdict.faces} faces in {verdict.pictures} pictures, "
+        f"{verdict.start or '?'} to {verdict.end or '?'}; severity {verdict.severity:.2f}, "
+        f"bad windows in a row: {verdict.bad_windows}.",
+    ]
+    if verdict.findings:
+        lines += [
+            "",
+            "| statistic | group | test | reference | window | effect | adjusted p | drifted |",
+            "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
+        ]
+    for each in verdict.findings:
+        before, after = (
+            "" if value is None else f"{value:.4g}" for value in (each.reference, each.window)
+        )
+        lines.append(
+            f"| {each.name} | {each.group} | {each.test} | {before} | {after} | "
+            f"{each.effect:.3f} | {each.p_adjusted:.2g} | {'**yes**' if each.drifted else ''} |"
+        )
+    for reason, count in verdict.skipped.items():
+        lines += ["", f"Passed over: {count} rows {reason}."]
+    for note in verdict.notes:
+        lines += ["", f"Note: {note}."]
+    return "\n".join(lines)
+
+
+def _time(text: str | None) -> datetime:
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return datetime.now(UTC)

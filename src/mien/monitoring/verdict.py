@@ -1,0 +1,154 @@
+"""From statistics to a verdict: minimum sample, hysteresis, severity, and the words for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mien.monitoring.log import Window
+from mien.monitoring.reference import Reference
+from mien.monitoring.statistics import Finding, compare
+from mien.params import MonitoringSettings
+
+Status = Literal["no log", "too few", "ok", "watch", "drift"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a window says of the model in service."""
+
+    status: Status
+    """``watch``: findings, but not yet in enough windows to be drift."""
+    reason: str
+    model: str
+    faces: int
+    pictures: int
+    severity: float = 0.0
+    """The largest effect among the findings, 0 to 1."""
+    bad_windows: int = 0
+    """Windows in a row with findings, this one included."""
+    findings: list[Finding] = field(default_factory=list)
+    """All statistics; `drifted` says which are findings."""
+    start: str | None = None
+    end: str | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def drifted(self) -> list[Finding]:
+        """The findings."""
+        return [each for each in self.findings if each.drifted]
+
+    @property
+    def judged(self) -> bool:
+        """Whether there was enough to judge; elsewhere the rows wait for the next window."""
+        return self.status in ("ok", "watch", "drift")
+
+
+def judge(
+    window: Window,
+    reference: Reference,
+    settings: MonitoringSettings,
+    bad_windows: int,
+    volumes: Sequence[float] = (),
+) -> Verdict:
+    """Judge a window.
+
+    Args:
+        window: rows of the reference's model.
+        reference: what it is compared with.
+        settings: thresholds.
+        bad_windows: windows in a row with findings, up to the one before.
+        volumes: pictures an hour in earlier windows, for the note on volume.
+    """
+    faces = len(window.faces)
+    common = {
+        "model": reference.version,
+        "faces": faces,
+        "pictures": window.pictures,
+        "start": window.start,
+        "end": window.end,
+        "skipped": window.skipped,
+        "notes": [*window.notes, *_volume_note(window, volumes)],
+    }
+    if not window.files:
+        reason = "there is no prediction log yet; the service writes one with its first answer"
+        return Verdict("no log", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
+    # A service that finds no faces at all must not wait for faces in silence.
+    if faces < settings.min_faces and window.pictures < settings.min_faces:
+        reason = (
+            f"{faces} faces since the last window, {settings.min_faces} are needed "
+            "(monitoring.min_faces); they wait for the next window"
+        )
+        return Verdict("too few", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
+    findings = compare(
+        window,
+        reference,
+        min_faces=settings.min_faces,
+        max_no_face_share=settings.max_no_face_share,
+        significance=settings.significance,
+        min_effect=settings.min_effect,
+    )
+    drifted = [each for each in findings if each.drifted]
+    severity = max((each.effect for each in drifted), default=0.0)
+    bad = bad_windows + 1 if drifted else 0
+    status: Status = "ok"
+    if drifted:
+        sure = bad >= settings.bad_windows or severity >= settings.severe_effect
+        status = "drift" if sure else "watch"
+    return Verdict(
+        status,
+        _reason(status, drifted, severity, bad, settings),
+        severity=severity,
+        bad_windows=bad,
+        findings=findings,
+        **common,  # type: ignore[arg-type]
+    )
+
+
+def _reason(
+    status: Status, drifted: list[Finding], severity: float, bad: int, settings: MonitoringSettings
+) -> str:
+    if status == "ok":
+        return "no statistic differs from the reference"
+    what = ", ".join(tell(each) for each in drifted[:4])
+    more = f" and {len(drifted) - 4} more" if len(drifted) > 4 else ""
+    if severity >= settings.severe_effect:
+        how = "so large that one window is enough"
+    elif status == "drift":
+        how = f"in {bad} windows in a row"
+    else:
+        how = f"in {bad} of the {settings.bad_windows} windows that make drift of it"
+    return f"{what}{more}; {how}"
+
+
+def tell(finding: Finding) -> str:
+    """A finding in a few words."""
+    if finding.reference is None or finding.window is None:
+        return f"{finding.name} (effect {finding.effect:.2f})"
+    return (
+        f"{finding.name} {finding.reference:.4g} → {finding.window:.4g} "
+        f"(effect {finding.effect:.2f})"
+    )
+
+
+def volume(window: Window) -> float | None:
+    """Pictures an hour; None where the rows' times do not say."""
+    from datetime import datetime
+
+    try:
+        span = datetime.fromisoformat(window.end or "") - datetime.fromisoformat(window.start or "")
+    except (ValueError, TypeError):
+        return None
+    seconds = span.total_seconds()
+    return 3600 * window.pictures / seconds if seconds > 0 else None
+
+
+def _volume_note(window: Window, volumes: Sequence[float]) -> list[str]:
+    """Traffic that differs much is worth a word, but it is no reason to train anew."""
+    now = volume(window)
+    if now is None or len(volumes) < 5:
+        return []
+    usual = sorted(volumes)[len(volumes) // 2]
+    if usual / 3 <= now <= usual * 3:
+        return []
+    return [f"volume: {now:.0f} pictures an hour, usually {usual:.0f}"]

@@ -1,0 +1,92 @@
+"""``mien promote``, ``mien rollback`` and ``mien releases``."""
+
+from pathlib import Path
+
+from mien import packaging
+from mien.errors import MienError
+from mien.params import load_params, parse_params, read_yaml
+from mien.promotion import releases
+from mien.promotion.gate import judge, read_test_sets
+
+
+class AlreadyChampion(MienError):
+    """The challenger and the champion are one."""
+
+
+def decide(root: Path, trained: Path) -> releases.Record:
+    """Judge the package that ``trained`` holds against the champion of ``root``; change nothing.
+
+    The package is put into the model store, where it must be to be served.
+
+    Raises:
+        AlreadyChampion: there is nothing to compare.
+        MienError: no package, no test faces, or the champion is not in the store.
+    """
+    values = read_yaml(trained / "params.yaml")
+    params = parse_params(values, str(trained / "params.yaml"))
+    settings = load_params(root / "params.yaml").promotion
+    package = trained / "models" / "package"
+    tag = packaging.register(package, params.package.name)
+    pointer = releases.read_champion(root)
+    champion = pointer["tag"] if pointer else None
+    if champion == tag:
+        raise AlreadyChampion(f"{tag} is the champion already")
+    data = trained / "data" / "prepared"
+    judgement = judge(
+        package,
+        releases.find_model(champion) if champion else None,
+        read_test_sets(data / "manifest.parquet", data / "faces.npy"),
+        settings,
+        params.seed,
+    )
+    return releases.make_record(judgement, tag, champion, trained, values)
+
+
+def carry_out(root: Path, record: releases.Record) -> str:
+    """Promote or note the refusal; returns the record's file name.
+
+    Raises:
+        MienError: another promotion was faster, or the release could not be tagged.
+    """
+    if record["decision"] != "promoted":
+        return releases.write_record(root, record)
+    name = releases.promote(root, record)
+    if load_params(root / "params.yaml").promotion.git_tag:
+        releases.tag_release(root, record["challenger"])
+    return name
+
+
+def promote(root: Path, trained: Path) -> None:
+    """Put the package of ``trained`` through the gate of ``root``.
+
+    Raises:
+        MienError: the gate refuses; the message says why.
+    """
+    record = decide(root, trained)
+    name = carry_out(root, record)
+    for check in record["checks"]:
+        print(f"{'passed' if check['passed'] else 'FAILED'}  {check['says']}")
+    if record["decision"] != "promoted":
+        raise MienError(f"{record['challenger']} is refused: {record['reason']} (releases/{name})")
+    print(f"\n{record['challenger']} is the champion (releases/{name})")
+
+
+def rollback(root: Path, reason: str, to: str | None) -> None:
+    """Go back to an earlier champion."""
+    record = releases.rollback(root, reason, to)
+    print(f"{record['challenger']} is the champion again, instead of {record['champion']}")
+
+
+def show_releases(root: Path) -> None:
+    """All decisions, oldest first; the champion is marked."""
+    records = releases.list_releases(root)
+    if not records:
+        print("no releases yet: `mien promote` makes the first")
+        return
+    pointer = releases.read_champion(root)
+    for record in records:
+        mark = "*" if pointer and record["file"] == pointer["release"] else " "
+        when = record["created_at"][:19].replace("T", " ")
+        print(
+            f"{mark} {when}  {record['decision']:<11}  {record['challenger']}  {record['reason']}"
+        )

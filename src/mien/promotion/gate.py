@@ -1,0 +1,293 @@
+"""The promotion gate: a challenger against the champion, on the same test faces.
+
+Nothing here decides by a single ``>=``. Each check says what it found, what the limit was, and
+whether it passed; a challenger is promoted when all pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien import packaging
+from mien.data.faces import resize
+from mien.data.manifest import read_manifest
+from mien.errors import MienError
+from mien.evaluation.card import find_empty
+from mien.evaluation.comparison import bootstrap_confusions, difference_intervals, mcnemar
+from mien.evaluation.measures import as_json
+from mien.evaluation.metrics import (
+    bin_reliability,
+    count_confusion,
+    expected_calibration_error,
+    score_classes,
+    score_overall,
+)
+from mien.files import read_json
+from mien.model.export import measure_latency, open_session
+from mien.params import PromotionSettings
+
+_BATCH = 256
+_BINS = 15
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of the gate."""
+
+    name: str
+    passed: bool
+    says: str
+    """What was found, and the limit."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate says of a challenger."""
+
+    challenger: str
+    """Its version."""
+    champion: str | None
+    """The version that it was compared with; None where there is no champion yet."""
+    checks: list[Check]
+    metrics: dict[str, Any]
+    """For each test set and both models: faces, accuracy, macro-F1, ECE, recalls; and their
+    comparison."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger may take the champion's place."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def reason(self) -> str:
+        """Why it was refused, or that every check passed."""
+        failed = [check.says for check in self.checks if not check.passed]
+        return "; ".join(failed) if failed else f"all {len(self.checks)} checks passed"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Faces that neither model was trained on."""
+
+    name: str
+    faces: NDArray[np.uint8]
+    """``[n, S, S]``."""
+    labels: list[str]
+    """``[n]`` true expressions."""
+
+
+def read_test_sets(manifest: Path, faces: Path) -> list[HeldOut]:
+    """The test faces of a prepared data set, one set for each source that has some.
+
+    Raises:
+        MienError: a file is missing, or there is no test face.
+    """
+    table = read_manifest(manifest)
+    try:
+        store = np.load(faces, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise MienError(f"{faces}: cannot be read ({error}); run the stage `prepare`") from None
+    rows = table[table["split"] == "test"]
+    if rows.empty:
+        raise MienError(
+            f"{manifest}: no test faces, so nothing can be compared; give a source of test faces"
+        )
+    return [
+        HeldOut(str(name), np.asarray(store[group["row"].to_numpy()]), group["label"].tolist())
+        for name, group in rows.groupby("source", sort=True)
+    ]
+
+
+def judge(
+    challenger: Path,
+    champion: Path | None,
+    test_sets: Sequence[HeldOut],
+    settings: PromotionSettings,
+    seed: int = 0,
+) -> Judgement:
+    """Compare two packages on the same test faces.
+
+    Args:
+        challenger: package folder.
+        champion: package folder of the model in service; None where there is none: then only what
+            needs no comparison is checked.
+        test_sets: each must pass.
+        settings: the limits.
+        seed: of the bootstrap.
+
+    Raises:
+        MienError: a package lacks a file, or the two name different expressions.
+    """
+    new = _read_metadata(challenger)
+    old = _read_metadata(champion) if champion else None
+    if old and old["expressions"] != new["expressions"]:
+        raise MienError(
+            f"the champion {old['version']} names {', '.join(old['expressions'])}, the challenger "
+            f"{', '.join(new['expressions'])}: they cannot be compared; to start anew, remove "
+            "releases/champion.json"
+        )
+    checks, metrics = [], {}
+    for test_set in test_sets:
+        found, measured = _compare(test_set, challenger, champion, new, old, settings, seed)
+        checks += found
+        metrics[test_set.name] = measured
+    checks += _budgets(challenger, new["image_size"], settings)
+    return Judgement(new["version"], old["version"] if old else None, checks, metrics)
+
+
+def predict(package: Path, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Calibrated probabilities ``[n, C]`` of faces ``[n, S, S]`` from a package's ONNX file.
+
+    Faces of another size than the model's are resampled.
+    """
+    size = _read_metadata(package)["image_size"]
+    session = open_session(package / packaging.ONNX)
+    parts = []
+    for start in range(0, len(faces), _BATCH):
+        batch = np.stack([resize(face, size) for face in faces[start : start + _BATCH]])
+        inputs = {"faces": batch[:, None].astype(np.float32) / 255}
+        parts.append(session.run(["probabilities"], inputs)[0])
+    return np.concatenate(parts)
+
+
+def _compare(
+    test_set: HeldOut,
+    challenger: Path,
+    champion: Path | None,
+    new: dict[str, Any],
+    old: dict[str, Any] | None,
+    settings: PromotionSettings,
+    seed: int,
+) -> tuple[list[Check], dict[str, Any]]:
+    expressions: list[str] = new["expressions"]
+    if unknown := sorted(set(test_set.labels) - set(expressions)):
+        raise MienError(f"test set {test_set.name}: the challenger names no {', '.join(unknown)}")
+    truth = np.array([expressions.index(label) for label in test_set.labels])
+    probabilities = predict(challenger, test_set.faces)
+    measured = {"challenger": _measure(truth, probabilities, expressions)}
+    accuracy, ece = measured["challenger"]["accuracy"], measured["challenger"]["ece"]
+    checks = [
+        Check(
+            f"{test_set.name}: floor",
+            accuracy >= settings.min_accuracy,
+            f"{test_set.name}: accuracy {accuracy:.1%}, the floor is {settings.min_accuracy:.1%}",
+        ),
+        Check(
+            f"{test_set.name}: calibration",
+            ece <= settings.max_ece,
+            f"{test_set.name}: calibration error {ece:.3f}, at most {settings.max_ece:.3f}",
+        ),
+    ]
+    if champion is None or old is None:
+        return checks, as_json(measured)
+
+    before = predict(champion, test_set.faces)
+    measured["champion"] = _measure(truth, before, expressions)
+    predictions = [before.argmax(axis=1), probabilities.argmax(axis=1)]
+    test = mcnemar(predictions[0] == truth, predictions[1] == truth)
+    first, second = bootstrap_confusions(
+        truth, predictions, len(expressions), settings.bootstrap, np.random.default_rng(seed)
+    )
+    interval = difference_intervals(first, second)["accuracy"]
+    change = accuracy - measured["champion"]["accuracy"]
+    measured["comparison"] = {
+        "accuracy_difference": change,
+        "interval": asdict(interval),
+        "mcnemar": asdict(test),
+    }
+    worse = test.only_second_right < test.only_first_right
+    checks += [
+        Check(
+            f"{test_set.name}: accuracy",
+            interval.low >= -settings.max_accuracy_loss,
+            f"{test_set.name}: accuracy changes by {100 * change:+.1f} points, 95% interval "
+            f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}; a loss of more than "
+            f"{100 * settings.max_accuracy_loss:.1f} must be ruled out",
+        ),
+        Check(
+            f"{test_set.name}: McNemar",
+            not (worse and test.mid_p < settings.significance),
+            f"{test_set.name}: {test.only_first_right} faces only the champion gets right, "
+            f"{test.only_second_right} only the challenger (McNemar's p = {test.mid_p:.2g}, "
+            f"significant under {settings.significance:g})",
+        ),
+        *_recall_checks(test_set.name, measured, settings.max_recall_loss),
+    ]
+    return checks, as_json(measured)
+
+
+def _measure(
+    truth: NDArray[np.int64], probabilities: NDArray[np.float32], expressions: Sequence[str]
+) -> dict[str, Any]:
+    predicted = probabilities.argmax(axis=1)
+    confusion = count_confusion(truth, predicted, len(expressions))
+    reliability = bin_reliability(probabilities.max(axis=1), predicted == truth, _BINS)
+    recall = score_classes(confusion).recall
+    return {
+        "faces": len(truth),
+        **{name: float(value) for name, value in asdict(score_overall(confusion)).items()},
+        "ece": expected_calibration_error(reliability),
+        "recall": {name: float(recall[i]) for i, name in enumerate(expressions)},
+    }
+
+
+def _recall_checks(name: str, measured: dict[str, Any], limit: float) -> Iterator[Check]:
+    """One check for all expressions, which names each that loses too much."""
+    before, after = measured["champion"]["recall"], measured["challenger"]["recall"]
+    losses = {each: before[each] - after[each] for each in after}
+    found = {each: loss for each, loss in losses.items() if not np.isnan(loss)}
+    worst = sorted((each for each in found if found[each] > limit), key=lambda each: -found[each])
+    told = worst or sorted(found, key=lambda each: -found[each])[:1]
+    lines = [f"{each} {before[each]:.1%} → {after[each]:.1%}" for each in told]
+    yield Check(
+        f"{name}: each expression",
+        not worst,
+        f"{name}: recall of {', '.join(lines)}; at most {100 * limit:.0f} points may be lost",
+    )
+
+
+def _budgets(package: Path, size: int, settings: PromotionSettings) -> list[Check]:
+    megabytes = (package / packaging.ONNX).stat().st_size / 1e6
+    face = np.zeros((1, 1, size, size), np.float32)
+    latency = measure_latency(open_session(package / packaging.ONNX), face)
+    try:
+        empty = find_empty(read_json(package / packaging.CARD))
+    except (FileNotFoundError, ValueError):
+        empty = [packaging.CARD]
+    return [
+        Check(
+            "size",
+            megabytes <= settings.max_size_mb,
+            f"size {megabytes:.2f} MB, at most {settings.max_size_mb:g}",
+        ),
+        Check(
+            "latency",
+            latency <= settings.max_latency_ms,
+            f"latency {latency:.2f} ms, at most {settings.max_latency_ms:g}",
+        ),
+        Check(
+            "card",
+            not empty,
+            f"the model card has empty fields: {', '.join(empty)}"
+            if empty
+            else "the model card has no empty field",
+        ),
+    ]
+
+
+def _read_metadata(package: Path) -> dict[str, Any]:
+    try:
+        metadata: dict[str, Any] = read_json(package / packaging.METADATA)
+    except FileNotFoundError:
+        raise MienError(
+            f"{package}: no {packaging.METADATA}, so this is no package; run the pipeline first"
+        ) from None
+    except ValueError as error:
+        raise MienError(f"{package / packaging.METADATA}: not JSON ({error})") from None
+    if not (package / packaging.ONNX).is_file():
+        raise MienError(f"{package}: no {packaging.ONNX}; run the stage `package` again")
+    return metadata

@@ -1,0 +1,257 @@
+"""Release records and the champion pointer, in ``releases/`` of a workspace.
+
+Each decision leaves a record, a refusal, too. ``releases/champion.json`` says which model is
+served: it is replaced in one step, under a lock, and only where the champion is still the one that
+the challenger was compared with.
+"""
+
+import fcntl
+import hashlib
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mien import packaging
+from mien.errors import MienError
+from mien.files import hash_file, read_json, write_json
+from mien.params import read_yaml
+from mien.promotion.gate import Judgement
+
+FOLDER, POINTER = "releases", "champion.json"
+
+Record = dict[str, Any]
+
+
+def read_champion(root: Path) -> Record | None:
+    """The pointer: ``tag``, ``release`` (the record's file name), ``promoted_at``; None if absent.
+
+    Raises:
+        MienError: the file is there but is no pointer.
+    """
+    path = root / FOLDER / POINTER
+    try:
+        pointer = read_json(path)
+        return {key: pointer[key] for key in ("tag", "release", "promoted_at")}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise MienError(
+            f"{path}: not a champion pointer; restore it from Git, or remove it to start anew"
+        ) from None
+
+
+def find_model(tag: str) -> Path:
+    """The package folder of a model in the BentoML model store.
+
+    Raises:
+        MienError: it is not there.
+    """
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        return Path(bentoml.models.get(tag).path)
+    except BentoMLException:
+        raise MienError(
+            f"{tag} is not in the model store; import it (`bentoml models import`), roll back to "
+            f"another (`mien rollback --to TAG`), or remove {FOLDER}/{POINTER} to start anew"
+        ) from None
+
+
+def served_package(root: Path) -> Path:
+    """The champion's package folder; ``models/package`` where nothing has been promoted yet."""
+    pointer = read_champion(root)
+    return find_model(pointer["tag"]) if pointer else root / "models" / "package"
+
+
+def list_releases(root: Path) -> list[Record]:
+    """All records, oldest first, each with its file name under ``file``."""
+    folder = root / FOLDER
+    paths = sorted(path for path in folder.glob("*.json") if path.name != POINTER)
+    try:
+        return [{"file": path.name, **read_json(path)} for path in paths]
+    except (ValueError, TypeError) as error:
+        raise MienError(f"{folder}: a release record is not JSON ({error})") from None
+
+
+def make_record(
+    judgement: Judgement,
+    tag: str,
+    champion: str | None,
+    trained: Path,
+    params: Mapping[str, Any],
+) -> Record:
+    """What a decision rests on.
+
+    Args:
+        judgement: of the gate.
+        tag: the challenger's, in the model store.
+        champion: the tag that it was compared with.
+        trained: the workspace in which the challenger was trained.
+        params: all settings that it was trained with.
+    """
+    lock = trained / "dvc.lock"
+    return {
+        "created_at": _now().isoformat(),
+        "decision": "promoted" if judgement.passed else "refused",
+        "reason": judgement.reason,
+        "challenger": tag,
+        "champion": champion,
+        "evidence": {
+            "lock": packaging.hash_lock(lock),
+            "lock_file": hash_file(lock),
+            "commit": _commit(trained),
+            "data": _data_hash(lock),
+            "params": dict(params),
+        },
+        "checks": [asdict(check) for check in judgement.checks],
+        "metrics": judgement.metrics,
+    }
+
+
+def write_record(root: Path, record: Record) -> str:
+    """Add a record; returns its file name. Its name sorts by time."""
+    stamp = datetime.fromisoformat(record["created_at"]).strftime("%Y%m%dT%H%M%S.%fZ")
+    version = record["challenger"].partition(":")[2]
+    name = f"{stamp}-{record['decision']}-{version}.json"
+    write_json(root / FOLDER / name, record)
+    return name
+
+
+def promote(root: Path, record: Record) -> str:
+    """Write a passed record and make its challenger the champion; returns the record's file name.
+
+    Raises:
+        MienError: the champion is no longer the one that the challenger was compared with: another
+            promotion was faster.
+    """
+    if record["decision"] != "promoted":
+        raise ValueError(f"a challenger that was {record['decision']} cannot be promoted")
+    with _alone(root):
+        pointer = read_champion(root)
+        current = pointer["tag"] if pointer else None
+        if current != record["champion"]:
+            raise MienError(
+                f"another promotion was faster: the champion is now {current}, but "
+                f"{record['challenger']} was compared with {record['champion'] or 'none'}; "
+                "run `mien promote` again"
+            )
+        name = write_record(root, {**record, "previous_release": pointer and pointer["release"]})
+        _point(root, record["challenger"], name)
+    return name
+
+
+def rollback(root: Path, reason: str, to: str | None = None) -> Record:
+    """Make an earlier champion the champion again; returns the record of it.
+
+    Args:
+        root: the workspace.
+        reason: why; it stands in the record.
+        to: the tag to go back to; the champion before this one by default.
+
+    Raises:
+        MienError: there is no champion, none before it, or that model is not in the store.
+    """
+    with _alone(root):
+        pointer = read_champion(root)
+        if pointer is None:
+            raise MienError(f"{root / FOLDER}: no champion, so nothing to roll back")
+        promoted = {r["file"]: r for r in list_releases(root) if r["decision"] == "promoted"}
+        if to is None:
+            current = promoted.get(pointer["release"])
+            target = current.get("previous_release") if current else None
+            if target is None or target not in promoted:
+                raise MienError(f"there is no champion before {pointer['tag']} to roll back to")
+        else:
+            known = [name for name, record in promoted.items() if record["challenger"] == to]
+            if not known:
+                tags = sorted({record["challenger"] for record in promoted.values()})
+                raise MienError(f"{to} has never been champion; there were {', '.join(tags)}")
+            target = known[-1]
+        tag = promoted[target]["challenger"]
+        find_model(tag)
+        record = {
+            "created_at": _now().isoformat(),
+            "decision": "rolled-back",
+            "reason": reason,
+            "challenger": tag,
+            "champion": pointer["tag"],
+        }
+        write_record(root, record)
+        _point(root, tag, target)
+    return record
+
+
+def tag_release(root: Path, tag: str) -> str | None:
+    """Commit ``releases/`` and mark the commit with tags that GTO reads.
+
+    ``<name>@vN.0.0`` registers the model, ``<name>#champion#N`` assigns the stage. GTO allows one
+    version a commit, so each release is a commit of its own, which holds nothing but its record and
+    the pointer.
+
+    Returns:
+        The version's Git tag; None where ``root`` is not the top of a Git checkout.
+
+    Raises:
+        MienError: Git refuses.
+    """
+    if not (root / ".git").exists():
+        return None
+    name = tag.partition(":")[0]
+    count = len(_git(root, "tag", "--list", f"{name}@v*").split()) + 1
+    assignments = len(_git(root, "tag", "--list", f"{name}#champion#*").split()) + 1
+    version = f"v{count}.0.0"
+    _git(root, "add", FOLDER)
+    _git(root, "commit", "--quiet", "--message", f"Release {tag}", "--", FOLDER)
+    for each in (f"{name}@{version}", f"{name}#champion#{assignments}"):
+        _git(root, "tag", "--annotate", "--message", tag, each)
+    return f"{name}@{version}"
+
+
+def _point(root: Path, tag: str, release: str) -> None:
+    pointer = {"tag": tag, "release": release, "promoted_at": _now().isoformat()}
+    write_json(root / FOLDER / POINTER, pointer)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the pointer's lock; it is held for milliseconds, so others wait for it."""
+    path = root / ".mien" / "promotion.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _data_hash(lock: Path) -> str:
+    """SHA-256 over DVC's hashes of what ``prepare`` left: manifest and faces."""
+    stages = read_yaml(lock).get("stages", {})
+    outs = stages.get("prepare", {}).get("outs", [])
+    lines = sorted(f"{out['path']} {out.get('md5')}" for out in outs)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        raise MienError(f"the release could not be tagged: git: {answer.stderr.strip()}")
+    return answer.stdout
+
+
+def _commit(folder: Path) -> str:
+    command = ["git", "rev-parse", "--verify", "HEAD"]
+    try:
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "none (Git is not installed)"
+    return answer.stdout.strip() if answer.returncode == 0 else "none (not in a Git repository)"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,120 @@
+"""The gate on networks whose faults are set by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mien.errors import MienError
+from mien.promotion.gate import HeldOut, judge, predict
+from tests.promotion.linear import EXPRESSIONS, make_package, matrix
+
+RIGHT = matrix()
+
+
+def failed(judgement) -> list[str]:
+    return [check.name for check in judgement.checks if not check.passed]
+
+
+@pytest.fixture
+def limits(settings):
+    return settings.model_copy(update={"max_ece": 0.5})
+
+
+def weakened(expression: int, amount: float) -> np.ndarray:
+    """The right matrix, but one expression's answer is lowered."""
+    weights = RIGHT.copy()
+    weights[:, expression] -= amount
+    return weights
+
+
+def test_the_packages_probabilities_are_those_of_its_network(tmp_path, drawn):
+    package = make_package(tmp_path / "one", RIGHT)
+    found = predict(package, drawn.faces)
+    logits = drawn.faces.reshape(len(drawn.faces), -1) / 255 @ RIGHT
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_first_model_needs_no_champion(tmp_path, drawn, limits):
+    judgement = judge(make_package(tmp_path / "one", RIGHT), None, [drawn], limits)
+    assert judgement.passed
+    assert judgement.champion is None
+    assert judgement.metrics["drawn"]["challenger"]["accuracy"] > 0.95
+
+
+def test_a_model_as_good_as_the_champion_passes(tmp_path, drawn, limits):
+    one = make_package(tmp_path / "one", RIGHT)
+    other = make_package(tmp_path / "other", 1.1 * RIGHT)
+    judgement = judge(other, one, [drawn], limits)
+    assert judgement.passed, judgement.reason
+    assert judgement.metrics["drawn"]["comparison"]["accuracy_difference"] == 0
+
+
+def test_a_model_that_mixes_two_expressions_up_is_refused_and_both_are_named(
+    tmp_path, drawn, limits
+):
+    one = make_package(tmp_path / "one", RIGHT)
+    other = make_package(tmp_path / "other", matrix(order=(1, 0, 2)))
+    judgement = judge(other, one, [drawn], limits)
+    assert not judgement.passed
+    for check in ("floor", "accuracy", "McNemar", "each expression"):
+        assert f"drawn: {check}" in failed(judgement)
+    assert "happy 100.0% → 0.0%" in judgement.reason
+    assert "neutral" not in judgement.reason.split("recall of")[1].split(";")[0]
+
+
+def test_one_expression_that_loses_too_much_is_enough(tmp_path, drawn, limits):
+    """Though a laxer margin on the whole would let it through."""
+    one = make_package(tmp_path / "one", RIGHT)
+    other = make_package(tmp_path / "other", weakened(2, 0.03))
+    lax = limits.model_copy(update={"max_accuracy_loss": 1.0, "significance": 1e-300})
+    judgement = judge(other, one, [drawn], lax)
+    loss = judgement.metrics["drawn"]["champion"]["recall"]["neutral"]
+    loss -= judgement.metrics["drawn"]["challenger"]["recall"]["neutral"]
+    assert loss > lax.max_recall_loss
+    assert failed(judgement) == ["drawn: each expression"]
+    assert judge(other, one, [drawn], lax.model_copy(update={"max_recall_loss": loss})).passed
+
+
+@pytest.mark.parametrize(
+    ("limit", "check"),
+    [
+        ({"min_accuracy": 1.0}, "drawn: floor"),
+        ({"max_ece": 0.0}, "drawn: calibration"),
+        ({"max_size_mb": 1e-4}, "size"),
+        ({"max_latency_ms": 1e-6}, "latency"),
+    ],
+)
+def test_each_limit_refuses(tmp_path, drawn, limits, limit, check):
+    weights = RIGHT + 0.01 * np.random.default_rng(1).normal(size=RIGHT.shape)
+    hard = replace(drawn, labels=[EXPRESSIONS[1], *drawn.labels[1:]])
+    judgement = judge(
+        make_package(tmp_path / "one", weights), None, [hard], limits.model_copy(update=limit)
+    )
+    assert failed(judgement) == [check]
+
+
+def test_an_empty_field_in_the_card_is_named(tmp_path, drawn, limits):
+    card = {"model": {"version": "1", "licence": " "}}
+    judgement = judge(make_package(tmp_path / "one", RIGHT, card=card), None, [drawn], limits)
+    assert failed(judgement) == ["card"]
+    assert "card.model.licence" in judgement.reason
+
+
+def test_every_test_set_must_pass(tmp_path, drawn, limits):
+    shifted = [EXPRESSIONS[(EXPRESSIONS.index(each) + 1) % 3] for each in drawn.labels]
+    sets = [drawn, HeldOut("strange", drawn.faces, shifted)]
+    judgement = judge(make_package(tmp_path / "one", RIGHT), None, sets, limits)
+    assert failed(judgement) == ["strange: floor", "strange: calibration"]
+
+
+def test_other_expressions_cannot_be_compared(tmp_path, drawn, limits):
+    one = make_package(tmp_path / "one", RIGHT, expressions=["a", "b", "c"])
+    with pytest.raises(MienError, match="cannot be compared"):
+        judge(make_package(tmp_path / "other", RIGHT), one, [drawn], limits)
+
+
+def test_a_folder_that_is_no_package_is_named(tmp_path, drawn, limits):
+    with pytest.raises(MienError, match=r"metadata\.json, so this is no package"):
+        judge(tmp_path, None, [drawn], limits)

@@ -1,0 +1,192 @@
+"""Records, the pointer, and the commands, with a real model store and real processes."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mien.errors import MienError
+from mien.files import read_json
+from mien.promotion import commands, releases
+from tests.promotion.linear import matrix
+
+GOOD, OTHER, WRONG = matrix(), matrix(sharpness=0.6), matrix(order=(1, 0, 2))
+
+
+def tag_of(root) -> str:
+    version = read_json(root / "models" / "package" / "metadata.json")["version"]
+    return f"mien:{version}"
+
+
+def test_first_promotion_writes_record_and_pointer(workspace, capsys):
+    root = workspace("first", GOOD)
+    assert releases.read_champion(root) is None
+    commands.promote(root, root)
+    pointer = releases.read_champion(root)
+    assert pointer["tag"] == tag_of(root)
+    record = read_json(root / "releases" / pointer["release"])
+    assert record["decision"] == "promoted"
+    assert record["champion"] is None
+    assert set(record["evidence"]) == {"lock", "lock_file", "commit", "data", "params"}
+    assert record["evidence"]["params"]["seed"] == 0
+    assert record["metrics"]["drawn"]["challenger"]["faces"] == 360
+    assert "is the champion" in capsys.readouterr().out
+
+
+def test_a_worse_model_never_replaces_the_champion(workspace):
+    root, bad = workspace("served", GOOD), workspace("bad", WRONG)
+    commands.promote(root, root)
+    before = (root / "releases" / "champion.json").read_bytes()
+    with pytest.raises(MienError, match=r"is refused: .*McNemar"):
+        commands.promote(root, bad)
+    assert (root / "releases" / "champion.json").read_bytes() == before
+    last = releases.list_releases(root)[-1]
+    assert last["decision"] == "refused"
+    assert last["challenger"] == tag_of(bad)
+    assert "only the champion gets right" in last["reason"]
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(workspace):
+    root = workspace("served", GOOD)
+    commands.promote(root, root)
+    first = commands.decide(root, workspace("a", OTHER))
+    second = commands.decide(root, workspace("b", matrix(sharpness=0.7)))
+    answers = []
+
+    def attempt(record):
+        try:
+            answers.append(commands.carry_out(root, record))
+        except MienError as error:
+            answers.append(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(attempt, [first, second]))
+    (lost,) = [each for each in answers if isinstance(each, MienError)]
+    (won,) = [each for each in answers if isinstance(each, str)]
+    assert "another promotion was faster" in str(lost)
+    pointer = releases.read_champion(root)
+    assert pointer["release"] == won
+    assert pointer["tag"] in {first["challenger"], second["challenger"]}
+    assert len(releases.list_releases(root)) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_that_promote_at_once(workspace, root):
+    served, other = workspace("served", GOOD), workspace("other", OTHER)
+    command = [sys.executable, "-m", "mien", "promote", "--workspace", served, "--trained"]
+    processes = [
+        subprocess.Popen([*command, folder], stdout=-1, stderr=-1, text=True, env=os.environ)
+        for folder in (served, other)
+    ]
+    ends = [(each.communicate(timeout=60)[1], each.returncode) for each in processes]
+    pointer = releases.read_champion(served)
+    promoted = [r for r in releases.list_releases(served) if r["decision"] == "promoted"]
+    assert pointer["release"] == promoted[-1]["file"]
+    # The chain is whole: whoever was second knew the first one's release, or was turned away.
+    if len(promoted) == 2:
+        assert promoted[1]["champion"] == promoted[0]["challenger"]
+        assert [code for _, code in ends] == [0, 0]
+    else:
+        assert sorted(code for _, code in ends) == [0, 1]
+        assert any("another promotion was faster" in text for text, _ in ends)
+
+
+def test_rollback_goes_back_step_by_step(workspace, capsys):
+    root, second, third = workspace("a", GOOD), workspace("b", OTHER), workspace("c", GOOD * 1.5)
+    for each in (root, second, third):
+        commands.promote(root, each)
+    commands.rollback(root, "dark rooms", None)
+    assert releases.read_champion(root)["tag"] == tag_of(second)
+    commands.rollback(root, "still", None)
+    assert releases.read_champion(root)["tag"] == tag_of(root)
+    with pytest.raises(MienError, match="no champion before"):
+        commands.rollback(root, "further", None)
+    commands.rollback(root, "forward again", tag_of(third))
+    assert releases.read_champion(root)["tag"] == tag_of(third)
+    capsys.readouterr()
+    commands.show_releases(root)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3 if line.startswith("*") else 2] for line in lines] == [
+        "promoted", "promoted", "promoted", "rolled-back", "rolled-back", "rolled-back",
+    ]  # fmt: skip
+    assert [line.startswith("*") for line in lines] == [False, False, True, False, False, False]
+    assert "dark rooms" in lines[3]
+
+
+def test_rollback_to_a_stranger_is_refused(workspace):
+    root = workspace("a", GOOD)
+    with pytest.raises(MienError, match="no champion, so nothing"):
+        releases.rollback(root, "why")
+    commands.promote(root, root)
+    with pytest.raises(MienError, match="never been champion; there were mien:"):
+        releases.rollback(root, "why", "mien:unknown")
+
+
+def test_a_champion_missing_from_the_store_is_told_with_the_way_out(workspace):
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    pointer = releases.read_champion(root) | {"tag": "mien:gone"}
+    releases.write_json(root / "releases" / "champion.json", pointer)
+    with pytest.raises(MienError, match=r"mien:gone is not in the model store.*roll back"):
+        commands.promote(root, workspace("b", OTHER))
+
+
+def test_a_broken_pointer_is_named(workspace):
+    root = workspace("a", None)
+    (root / "releases").mkdir()
+    (root / "releases" / "champion.json").write_text("{")
+    with pytest.raises(MienError, match="not a champion pointer"):
+        releases.read_champion(root)
+
+
+def test_the_same_package_twice_is_told(workspace):
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    with pytest.raises(MienError, match="is the champion already"):
+        commands.promote(root, root)
+
+
+def test_git_tags_of_gto(workspace):
+    root = workspace("a", GOOD)
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["promotion"]["git_tag"] = True
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    git = ["git", "-c", "user.name=T", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "start"], cwd=root, check=True)
+    subprocess.run(["git", "config", "user.name", "T"], cwd=root, check=True)
+    subprocess.run(["git", "config", "user.email", "t@example.org"], cwd=root, check=True)
+    commands.promote(root, root)
+    commands.promote(root, workspace("b", OTHER))
+    tags = subprocess.check_output(["git", "tag"], cwd=root, text=True).split()
+    assert tags == ["mien#champion#1", "mien#champion#2", "mien@v1.0.0", "mien@v2.0.0"]
+    shown = subprocess.check_output([Path(sys.executable).with_name("gto"), "show"], cwd=root)
+    assert b"v2.0.0" in shown
+
+
+def test_the_pointer_is_never_half_written(workspace):
+    """Readers in another process see a whole pointer at all times, while it changes often."""
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    code = (
+        "import sys, pathlib; from mien.promotion.releases import read_champion\n"
+        "root = pathlib.Path(sys.argv[1])\n"
+        "seen = set()\n"
+        "print('ready', flush=True)\n"
+        "while not (root / 'stop').exists(): seen.add(read_champion(root)['tag'])\n"
+        "print(len(seen))"
+    )
+    reader = subprocess.Popen([sys.executable, "-c", code, root], stdout=subprocess.PIPE, text=True)
+    assert reader.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        for tag, pointer in ((tag_of(root), "x"), ("mien:other", "y")):
+            releases._point(root, tag, pointer)
+    (root / "stop").touch()
+    assert reader.communicate(timeout=30)[0] == "2\n"
+    assert reader.returncode == 0
