@@ -34,7 +34,11 @@ from mien.model.accnn import ACCNN
 from mien.params import Params, load_params, read_yaml
 
 ROOT = FOLDER.parents[1]
-OVERLAYS = {"default": None, "fer2013-lfw": ROOT / "configs" / "fer2013-lfw.yaml"}
+OVERLAYS = {
+    # named, for without it a workspace of an earlier run would keep that run's settings
+    "default": ROOT / "params.yaml",
+    "fer2013-lfw": ROOT / "configs" / "fer2013-lfw.yaml",
+}
 
 
 def main() -> None:
@@ -69,11 +73,9 @@ def workspace(name: str, seed: int) -> Path:
 def run(name: str, data: Path, seed: int, bound: bool) -> dict[str, Any]:
     """One ``mien run`` and its figures."""
     out = workspace(name, seed)
-    overlay = read_yaml(OVERLAYS[name]) if OVERLAYS[name] else {}
-    sources = (overlay or read_yaml(ROOT / "params.yaml"))["prepare"]["sources"]
+    sources = read_yaml(OVERLAYS[name])["prepare"]["sources"]
     command = [sys.executable, "-m", "mien", "run", "--out", str(out), "--data", str(data)]
-    if OVERLAYS[name]:
-        command += ["--params", str(OVERLAYS[name])]
+    command += ["--params", str(OVERLAYS[name])]
     changes = {"seed": seed, "prepare.sources": [source | {"seed": seed} for source in sources]}
     for key, value in changes.items():
         command += [

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mien
-from mien.cli import main
+from mien.cli import _parser, _settings, main
+from mien.workspace import default_params, make_workspace
 
 
 def ends_with(arguments: list[str], message: str) -> None:
@@ -71,3 +73,16 @@ def test_a_failing_stage_shows_its_message_and_ends_the_run(tmp_path, capsys):
     assert "prepare: error: " in shown
     assert "Traceback" not in shown
     assert "[2/8]" not in shown
+
+
+def test_settings_of_a_later_version_join_an_earlier_runs(tmp_path, monkeypatch):
+    """A run that an earlier version made goes on: what it could not name has its default."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "run"
+    make_workspace(out, default_params() | {"seed": 7})
+    earlier = yaml.safe_load((out / "params.yaml").read_text())
+    del earlier["cluster"]["prior_steps"]
+    (out / "params.yaml").write_text(yaml.safe_dump(earlier))
+    settings = _settings(_parser().parse_args(["run", "--out", str(out)]))
+    assert settings["seed"] == 7
+    assert settings["cluster"]["prior_steps"] == default_params()["cluster"]["prior_steps"]

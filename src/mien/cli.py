@@ -163,8 +163,8 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         raise MienError("--test and --find-faces need --labelled and --faces")
     elif options.params:
         layers = [default_params()]
-    else:
-        layers = [workspace_params(options.out) or default_params()]
+    else:  # an earlier run's settings; those that came with a later version are the default ones
+        layers = [default_params(), workspace_params(options.out) or {}]
     if options.params:
         layers.append(read_yaml(options.params))
     if options.data:
