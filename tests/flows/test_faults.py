@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up(house, counting, tmp_path):
             while True:
                 file.write(bytes(1024))
         assert house.wait(run)["state_type"] == "FAILED"
-        assert any("No space left on device" in line for line in house.lines(run))
+        house.until(lambda: any("No space left" in line for line in house.lines(run)), 20)
         filler.unlink()
         again = house.wait(house.start(workspace=str(counting.root)))
         assert again["state_type"] == "COMPLETED", again["state"]["message"]
