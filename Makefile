@@ -20,7 +20,7 @@ export PREFECT_LOGGING_LEVEL ?= INFO
 STAMP := .venv/.mien-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup run run-fer2013 test test-all lint monitor-ui drift-drill lock clean
+.PHONY: help setup run run-fer2013 ui test test-all lint monitor-ui drift-drill lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,11 @@ run: $(STAMP)  ## run the pipeline on the default data; what is up to date does 
 DATA ?= ../shared/datasets
 run-fer2013: $(STAMP)  ## run it on FER2013 (10% of its labels) and LFW: DATA=folder of the two zips
 	.venv/bin/mien run --params configs/fer2013-lfw.yaml --data $(DATA) --out runs/fer2013-lfw
+
+# MIEN_NOTIFY_WEBHOOK and MIEN_NOTIFY_MAIL tell people of failed runs; docs/operations.md says how.
+PORT ?= 4200
+ui: $(STAMP)  ## Prefect: server, worker, schedules, at http://127.0.0.1:4200 (PORT=…) until Ctrl-C
+	@exec .venv/bin/python -m flows.ui --port $(PORT)
 
 test: $(STAMP)  ## the tests, but for the slow ones
 	$(PYTEST) -m "not slow"

@@ -5,18 +5,25 @@ that `mien.workspace` made. DVC decides what is out of date; this module only as
 """
 
 import fcntl
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mien.errors import MienError
+from mien.guard import GRACE
+from mien.params import read_yaml
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -27,22 +34,46 @@ TELEMETRY_OFF = {
 }
 _TAIL = 12
 """Lines of a failing stage that its error repeats."""
-_GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL."""
 _NARRATION = re.compile(
     "Running stage '|> |(Updating|Generating) lock file|Use `dvc push`|\t(git add|dvc config) |"
     "To (track the changes with git|enable auto staging), run:"
 )
 """Lines in which DVC tells what it does and what one might do next."""
 _DEATH = re.compile("ERROR: failed to reproduce '.*': failed to run: .*, (exited with -?[0-9]+)$")
+_PASSING = re.compile("exited with (-9|137)$|ERROR: .*(Unable to acquire lock|is busy)")
+"""Ends that another try may not meet: killed from outside (for memory, mostly), and another DVC
+command at work. Wrong data, wrong settings and bugs end otherwise."""
 
 
 class StageFailed(MienError):
     """A stage ended with an error; the message repeats the last lines that it printed."""
 
-    def __init__(self, stage: str, lines: Iterable[str]) -> None:
+    def __init__(self, stage: str, lines: Sequence[str]) -> None:
         super().__init__("\n".join([f"stage '{stage}' failed:", *lines]))
         self.stage = stage
+        self.passing = any(map(_PASSING.search, lines[-3:]))
+        """Whether the same stage may well succeed when it is tried again."""
+
+
+class DvcFailed(MienError):
+    """A DVC command ended with an error; the message is the last lines that it printed."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = list(lines)
+        super().__init__("\n".join(self.lines))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What DVC finds different from a stage's last run."""
+
+    inputs: tuple[str, ...]
+    """Settings (``relabel.coverage=0.5``) and files."""
+    outputs: tuple[str, ...]
+    """Outputs that are there and not as the stage left them."""
+    new: bool
+    """Whether the stage has never ended."""
+    command: bool
 
 
 @dataclass(frozen=True)
@@ -57,16 +88,82 @@ class Pipeline:
     def stages(self) -> list[str]:
         """All stages' names, each after those that it depends on; ties in alphabetical order."""
         import networkx as nx
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
 
-        try:
-            with Repo(str(self.root)) as repo:
-                graph = repo.index.graph.reverse(copy=False)
-                order = nx.lexicographical_topological_sort(graph, key=lambda stage: stage.name)
-                return [stage.name for stage in order]
-        except DvcException as error:
-            raise MienError(f"{self.root / 'dvc.yaml'}: {error}") from error
+        with self._repo() as repo:
+            graph = repo.index.graph.reverse(copy=False)
+            order = nx.lexicographical_topological_sort(graph, key=lambda stage: stage.name)
+            return [stage.name for stage in order]
+
+    def outputs(self, stage: str) -> list[Path]:
+        """Where a stage's outputs lie, its metrics and plots among them."""
+        with self._repo() as repo:
+            (found,) = (known for known in repo.index.stages if known.name == stage)
+            return [Path(out.fs_path) for out in found.outs]
+
+    def changes(self) -> dict[str, Changes]:
+        """What has changed for each stage that is out of date, one level deep: a stage whose inputs
+        another is about to make anew is not among them."""
+        with self._repo() as repo, repo.lock:
+            found = {stage.name: stage.status() for stage in repo.index.stages}
+        locked_stages = self._locked_stages()
+        changes = {}
+        for name, status in found.items():
+            if not status:
+                continue
+            (entries,) = status.values()
+            parts: dict[str, Any] = {}
+            for entry in entries:
+                parts |= entry if isinstance(entry, dict) else {entry: True}
+            inputs = {
+                name: state
+                for name, state in parts.pop("changed deps", {}).items()
+                if state != "deleted"  # the stage that makes it is out of date itself
+            }
+            if not inputs and not parts:
+                continue
+            old = locked_stages.get(name, {}).get("params", {})
+            changes[name] = Changes(
+                inputs=tuple(_inputs(self.root, inputs, old)),
+                outputs=tuple(
+                    path
+                    for path, state in parts.get("changed outs", {}).items()
+                    if state == "modified"
+                ),
+                new=name not in locked_stages,
+                command="changed command" in parts,
+            )
+        return changes
+
+    def edited(self, changes: Mapping[str, Changes]) -> list[str]:
+        """Outputs that somebody changed by hand: running their stages would lose it.
+
+        A stage that was stopped leaves outputs that nobody edited; those are not counted.
+        """
+        return [
+            path
+            for stage, change in changes.items()
+            if not (change.inputs or change.new or change.command or self._mark(stage).exists())
+            for path in change.outputs
+        ]
+
+    def require_remote(self) -> None:
+        """Refuse a workspace that has no place to pull from or to push to.
+
+        Raises:
+            MienError: no default remote, or one that is not defined.
+        """
+        with self._repo() as repo:
+            name, known = repo.config["core"].get("remote"), sorted(repo.config["remote"])
+        if name not in known:
+            trouble = f"the default remote '{name}' is not defined" if name else "no default remote"
+            raise MienError(
+                f"{self.root}: {trouble}; `dvc remote add --default NAME URL` names one"
+            )
+
+    def unfinished(self) -> list[str]:
+        """Stages that were started and did not end well: they go on from their checkpoints."""
+        folder = self.root / ".mien" / "unfinished"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def is_current(self, stage: str) -> bool:
         """Whether nothing that ``stage`` reads, runs or leaves has changed since its last run.
@@ -92,31 +189,71 @@ class Pipeline:
         Raises:
             StageFailed: the stage, or DVC before it, ended with a non-zero status.
         """
-        command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-        process = subprocess.Popen(
-            [*command, "--force"] if force else command,
-            cwd=self.root,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            bufsize=1,
-            start_new_session=True,
-            pass_fds=[self.lock],
-        )
+        options = ["--single-item", *(["--force"] if force else [])]
+        mark = self._mark(stage)
+        mark.parent.mkdir(exist_ok=True)
+        mark.touch()
+        try:
+            self.dvc("repro", *options, stage, emit=emit)
+        except DvcFailed as error:
+            raise StageFailed(stage, error.lines) from None
+        mark.unlink()
+
+    def dvc(self, *arguments: str, emit: Callable[[str], None]) -> None:
+        """Run a DVC command in a process group that ends with this process, whatever ends it.
+
+        Raises:
+            DvcFailed: it ended with a non-zero status.
+        """
+        watched, held = os.pipe()  # `held` closes with this process, even by SIGKILL
+        guard = [sys.executable, "-m", "mien.guard", str(watched), str(self.lock)]
         tail: deque[str] = deque(maxlen=_TAIL)
         try:
-            for line in _stage_lines(process.stdout or ()):
-                tail.append(line)
-                emit(line)
-            failed = process.wait() != 0
-        except BaseException:
-            _end_group(process)
-            raise
+            process = subprocess.Popen(
+                [*guard, sys.executable, "-m", "dvc", *arguments],
+                cwd=self.root,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                bufsize=1,
+                start_new_session=True,
+                pass_fds=[watched, self.lock],
+            )
+            try:
+                for line in _stage_lines(process.stdout or ()):
+                    tail.append(line)
+                    emit(line)
+                failed = process.wait() != 0
+            except BaseException:
+                _end_group(process)
+                raise
+        finally:
+            os.close(watched)
+            os.close(held)
         if failed:
-            raise StageFailed(stage, tail)
+            raise DvcFailed(tail)
+
+    def _mark(self, stage: str) -> Path:
+        """A file that is there from a stage's start to its good end."""
+        return self.root / ".mien" / "unfinished" / stage
+
+    def _locked_stages(self) -> dict[str, Any]:
+        path = self.root / "dvc.lock"
+        return read_yaml(path).get("stages", {}) if path.is_file() else {}
+
+    @contextmanager
+    def _repo(self) -> "Iterator[Repo]":
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            with Repo(str(self.root)) as repo:
+                yield repo
+        except DvcException as error:
+            raise MienError(f"{self.root}: DVC cannot work here: {error}") from error
 
 
 @contextmanager
@@ -130,7 +267,23 @@ def open_pipeline(root: Path) -> Iterator[Pipeline]:
     if not (root / "dvc.yaml").is_file() or not (root / ".dvc").is_dir():
         raise MienError(f"{root}: not a workspace: it needs dvc.yaml and .dvc")
     with locked(root) as lock:
+        _drop_torn_lock(root)
         yield Pipeline(root, lock)
+
+
+def _drop_torn_lock(root: Path) -> None:
+    """Remove DVC's list of locks where it is half written, as a full disk leaves it.
+
+    DVC drops entries of processes that are gone, but refuses to work beside a list that it cannot
+    read.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError:
+        path.unlink()
 
 
 @contextmanager
@@ -177,10 +330,36 @@ def _stage_lines(lines: Iterable[str]) -> Iterator[str]:
             yield line
 
 
+def _inputs(root: Path, changed: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
+    """Changed settings with their new values, then changed files."""
+    for file in sorted(changed, key=lambda name: not isinstance(changed[name], dict)):
+        if not isinstance(changed[file], dict):
+            yield file
+            continue
+        new = read_yaml(root / file) if (root / file).is_file() else {}
+        before, after = flatten(old.get(file, {})), flatten(new)
+        names = tuple(changed[file])
+        for key in sorted(before.keys() | after.keys()):
+            ours = any(key == name or key.startswith(f"{name}.") for name in names)
+            if ours and before.get(key) != after.get(key):
+                yield f"{key}={after[key]}" if key in after else f"{key} (gone)"
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings as ``section.key``; lists and what DVC stores under a dotted key stay."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[str(key)] = value
+    return flat
+
+
 def _end_group(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
+            process.wait(GRACE)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,10 +1,14 @@
-"""The last run's figures, read from ``metrics/``, as a table for the terminal and for Prefect."""
+"""The last run's figures, read from ``metrics/``, as tables for the terminal and for Prefect."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mien.files import read_json
+import yaml
+
+from mien.files import read_json, write_json
+from mien.pipeline import flatten
 
 _MEASURES = {
     "accuracy": "accuracy",
@@ -12,22 +16,132 @@ _MEASURES = {
     "macro_f1": "macro-F1",
     "ece": "calibration error (ECE)",
 }
+_REMEMBERED = Path(".mien") / "last_run.json"
+_CELL = 60
+"""Characters of a setting that a table shows."""
 _HEADER = ("test set", "measure", "pretrained", "final", "change")
 
 
-def summary(root: Path) -> str:
-    """Markdown: pretrained against final on each test set, the pseudo-labels, the report's path.
+REPORT = Path("reports") / "evaluation" / "index.html"
 
-    What has not been measured (yet) is left out.
+
+def summary(root: Path, report: str | None = None) -> str:
+    """Markdown: pretrained against final on each test set, the pseudo-labels, the report.
+
+    What has not been measured (yet) is left out. ``report`` is the report's address, where that is
+    not its path.
     """
     parts = []
     if rows := list(_rows(_metrics(root, "evaluate"))):
         parts.append(_table(_HEADER, rows))
     if pseudo := _pseudo_labels(_metrics(root, "relabel")):
         parts.append(pseudo)
-    if (report := root / "reports" / "evaluation" / "index.html").is_file():
-        parts.append(f"Report: {report}")
+    if (page := root / REPORT).is_file():
+        parts.append(f"Report: {report or page}")
     return "\n\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stands for a finished run when another is compared with it."""
+
+    name: str
+    figures: dict[str, float]
+    """The final model's, by ``<test set> <measure>``; shares."""
+    settings: dict[str, Any]
+    """By dotted name, lists whole."""
+
+
+def this_run(root: Path, name: str) -> Run:
+    """The run whose results lie in ``root``: settings as ``dvc.lock`` says that they were used."""
+    figures = {
+        f"{test_set} {measure}": models["final"][key]
+        for test_set, models in _metrics(root, "evaluate").items()
+        for key, measure in _MEASURES.items()
+        if models["final"].get(key) is not None
+    }
+    lock = root / "dvc.lock"
+    known = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
+    settings: dict[str, Any] = {}
+    for stage in known.get("stages", {}).values():
+        for file in stage.get("params", {}).values():
+            settings |= flatten(file)
+    return Run(name, figures, settings)
+
+
+def previous_run(root: Path) -> Run | None:
+    """The last run that `remember` was told of."""
+    path = root / _REMEMBERED
+    return Run(**read_json(path)) if path.is_file() else None
+
+
+def remember(root: Path, run: Run) -> None:
+    """Keep a run for the next one's comparison."""
+    write_json(root / _REMEMBERED, asdict(run))
+
+
+def champion(root: Path) -> Run | None:
+    """The model that is served, from its card; None where none has been promoted, or where the
+    model store does not hold it."""
+    pointer = root / "releases" / "champion.json"
+    if not pointer.is_file():
+        return None
+    import bentoml
+
+    from mien.packaging import CARD
+
+    tag = read_json(pointer)["tag"]
+    try:
+        card = read_json(Path(bentoml.models.get(tag).path_of(CARD)))
+    except (bentoml.exceptions.NotFound, FileNotFoundError):
+        return None
+    figures = {
+        f"{row['test_set']} {measure}": row[key]["value"]
+        for row in card["results"]
+        for key, measure in _MEASURES.items()
+        if isinstance(row.get(key), dict)
+    }
+    training = dict(card["training"])
+    return Run(tag, figures, flatten(training.pop("run", {})) | flatten(training))
+
+
+def comparison(run: Run, others: Mapping[str, Run | None]) -> str:
+    """Markdown: a run's figures beside those of others, and the settings in which they differ.
+
+    Args:
+        run: the new one.
+        others: by the heading of their column; None is said to be missing.
+    """
+    there = {heading: other for heading, other in others.items() if other}
+    parts = [f"No {heading} to compare with." for heading, other in others.items() if not other]
+    parts += [f"{heading.capitalize()}: {other.name}" for heading, other in there.items()]
+    if run.figures:
+        rows = []
+        for name, value in run.figures.items():
+            cells = [name, _percent(value)]
+            for other in there.values():
+                old = other.figures.get(name)
+                cells += [_percent(old), _points(None if old is None else value - old)]
+            rows.append(cells)
+        header = ["final model", "this run"]
+        header += [cell for heading in there for cell in (heading, "change")]
+        parts.append(_table(header, rows))
+    different = [
+        [key, _plain(run.settings.get(key)), *(_plain(o.settings.get(key)) for o in there.values())]
+        for key in sorted(run.settings)
+        if any(key in o.settings and o.settings[key] != run.settings[key] for o in there.values())
+    ]
+    if different:
+        parts.append(_table(["setting", "this run", *there], different))
+    elif there:
+        parts.append("No setting differs.")
+    return "\n\n".join(parts)
+
+
+def _plain(value: Any) -> str:
+    """A setting in a table's cell."""
+    text = "–" if value is None else str(value)
+    return text if len(text) <= _CELL else f"{text[:_CELL]}…"
 
 
 def _rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

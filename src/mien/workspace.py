@@ -8,7 +8,7 @@ pictures themselves, so that editing either makes the right stages out of date.
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ import yaml
 
 import mien
 from mien.errors import MienError
-from mien.files import write_text
-from mien.params import Params, parse_params, read_yaml
+from mien.files import replacing_file, write_text
+from mien.params import Params, merge, parse_params, read_yaml
 from mien.pipeline import environment, locked
 
 _MARK = "# Made by `mien run`, which writes this file anew: give it the changes.\n"
@@ -86,6 +86,50 @@ def assignment(text: str) -> dict[str, Any]:
     for key in reversed(keys):
         settings = {key: settings}
     return settings
+
+
+def override(root: Path, overrides: Mapping[str, Any]) -> None:
+    """Change settings in the ``params.yaml`` of ``root``; its comments stay.
+
+    The change lasts, as that of `dvc exp run --set-param` does: the settings of a workspace are
+    those that its results came from. The caller holds the workspace (`mien.pipeline.locked`).
+
+    Args:
+        root: a workspace.
+        overrides: by dotted name (``pretrain.epochs``), or nested like ``params.yaml`` itself.
+
+    Raises:
+        MienError: no such setting, or a value that it cannot have; nothing is changed then.
+    """
+    from ruamel.yaml import YAML
+
+    path = root / "params.yaml"
+    settings = read_yaml(path)
+    for name, value in overrides.items():
+        changes: Any = value
+        for key in reversed(name.split(".")):
+            changes = {key: changes}
+        settings = merge(settings, changes)
+    parse_params(settings, "overrides")
+    keeper = YAML()  # unlike PyYAML it keeps comments
+    keeper.indent(mapping=2, sequence=4, offset=2)
+    keeper.width = 1000
+    kept = keeper.load(path)
+    if _lay_over(kept, settings):
+        with replacing_file(path) as temporary:
+            keeper.dump(kept, temporary)
+
+
+def _lay_over(kept: MutableMapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Assign the values that differ, so that the others keep their comments and their layout."""
+    changed = False
+    for key, value in settings.items():
+        if isinstance(value, dict) and isinstance(kept.get(key), MutableMapping):
+            changed |= _lay_over(kept[key], value)
+        elif key not in kept or kept[key] != value:
+            kept[key] = value
+            changed = True
+    return changed
 
 
 def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:

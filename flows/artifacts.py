@@ -1,0 +1,157 @@
+"""What a stage left, as artifacts in Prefect: figures, pictures, verdict, links to reports.
+
+Everything is read from the outputs that DVC names for the stage; no stage is known here by name.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
+
+from mien.files import read_json
+from mien.params import read_yaml
+from mien.pipeline import Pipeline, flatten
+
+_MIME = {".svg": "image/svg+xml", ".png": "image/png"}
+_WIDEST = 1600
+"""Pixels; wider pictures of faces are made smaller, for Prefect keeps them in its database."""
+_CHECK = re.compile(r"- (?P<check>.+): (?P<failing>[\d,]+) of (?P<seen>[\d,]+) rows break this$")
+_ROW = re.compile(r"    (?P<where>.*?): (?P<value>.*)$")
+"""How the stage ``validate`` prints a failed check, and a row that breaks it."""
+
+
+def publish(pipeline: Pipeline, stage: str, show_faces: bool) -> None:
+    """Create the artifacts of a stage that has run.
+
+    Args:
+        pipeline: of the workspace.
+        stage: its name.
+        show_faces: also the pictures in which people can be seen.
+    """
+    for output in pipeline.outputs(stage):
+        if output.suffix == ".json" and output.is_file():
+            _publish_figures(stage, read_json(output))
+        elif output.is_dir():
+            for picture in sorted(output.iterdir()):
+                # What is drawn from figures is SVG; what shows faces is PNG.
+                if picture.suffix == ".svg" or (picture.suffix == ".png" and show_faces):
+                    create_image_artifact(
+                        _data_uri(picture),
+                        key=_key(stage, picture.stem),
+                        description=f"{picture.relative_to(pipeline.root)}",
+                    )
+            if (page := output / "index.html").is_file():
+                create_link_artifact(
+                    address(pipeline.root, page),
+                    key=_key(stage, "report"),
+                    description=f"{page.relative_to(pipeline.root)}",
+                )
+
+
+def publish_failing_rows(stage: str, lines: Iterable[str]) -> bool:
+    """The rows that a failed validation named, as a table; whether there were any."""
+    rows = list(failing_rows(lines))
+    if rows:
+        create_table_artifact(
+            rows,
+            key=_key(stage, "failing-rows"),
+            description="Rows that break a check, the first of each",
+        )
+    return bool(rows)
+
+
+def failing_rows(lines: Iterable[str]) -> Iterator[dict[str, str]]:
+    """The failed checks in a stage's lines, a row for each offence that it named."""
+    check: dict[str, str] = {}
+    named = True
+    for line in lines:
+        if found := _CHECK.match(line):
+            if not named:
+                yield {**check, "row": "", "value": ""}
+            check, named = found.groupdict(), False
+        elif check and (found := _ROW.match(line)):
+            named = True
+            yield {**check, "row": found["where"], "value": found["value"]}
+        elif check:
+            break
+    if not named:
+        yield {**check, "row": "", "value": ""}
+
+
+def shows_no_people(root: Path) -> bool:
+    """Whether all faces are drawn, so that pictures of them are nobody's."""
+    prepare = read_yaml(root / "params.yaml").get("prepare", {})
+    sources = prepare.get("sources", []) if isinstance(prepare, dict) else []
+    return bool(sources) and all(source.get("kind") == "synthetic" for source in sources)
+
+
+def _publish_figures(stage: str, metrics: Mapping[str, Any]) -> None:
+    if "success" in metrics and "checks" in metrics:
+        create_markdown_artifact(
+            verdict(metrics), key=_key(stage, "verdict"), description="Is the data fit to learn?"
+        )
+    figures = {
+        key: value
+        for key, value in flatten(metrics).items()
+        if isinstance(value, int | float | str) or value is None
+    }
+    create_table_artifact(
+        [{"measure": key, "value": _short(value)} for key, value in figures.items()],
+        key=_key(stage, "metrics"),
+        description=f"What '{stage}' measured",
+    )
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """A validation's outcome in words (Markdown)."""
+    checks = f"{metrics['checks']} checks of {metrics['faces']:,} faces"
+    if metrics["success"]:
+        return f"**Passed**: all {checks}."
+    failed = metrics.get("failed", {})
+    broken = "\n".join(f"- {title}: {count:,} rows break this" for title, count in failed.items())
+    return f"**Failed**: {len(failed)} of {checks}.\n\n{broken}"
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.4g}" if isinstance(value, float) else value
+
+
+def _key(stage: str, what: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{what}".lower()).strip("-")
+
+
+def address(root: Path, page: Path) -> str:
+    """Where a browser finds a report: at `make ui`'s own address, or as a file."""
+    served, folder = os.environ.get("MIEN_REPORTS_URL"), os.environ.get("MIEN_REPORTS_ROOT")
+    if served and folder and root == Path(folder).resolve():
+        return f"{served}/{page.relative_to(root / 'reports')}"
+    return page.as_uri()
+
+
+def _data_uri(picture: Path) -> str:
+    content, mime = picture.read_bytes(), _MIME[picture.suffix]
+    if picture.suffix == ".png":
+        content, mime = _smaller(picture), "image/jpeg"
+    return f"data:{mime};base64,{base64.b64encode(content).decode()}"
+
+
+def _smaller(picture: Path) -> bytes:
+    import io
+
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        shown = image.convert("RGB")
+        shown.thumbnail((_WIDEST, _WIDEST * 4))
+        buffer = io.BytesIO()
+        shown.save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()

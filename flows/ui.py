@@ -1,0 +1,213 @@
+"""`make ui`: Prefect's server, the work pool, the deployments and a worker, until Ctrl-C.
+
+A fresh machine and one on which all of it ran before are brought to the same state. Everything that
+Prefect keeps lies in ``PREFECT_HOME``; reports are served next door, so that the UI can link to
+them.
+"""
+
+import argparse
+import functools
+import http.server
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import httpx
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.automations import apply_automations
+from mien.errors import MienError
+from mien.pipeline import environment
+
+POOL = "mien"
+_START = 120.0
+"""Seconds that the server has for its start; the first one makes the database."""
+_STOP = 15.0
+"""Seconds that a process has to end before it is killed."""
+_AGAIN = 3.0
+"""Seconds before a process that ended by itself is started again."""
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM."""
+
+
+def main() -> None:
+    """Bring everything up, say the address, keep it up, and stop it all on Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m flows.ui", description="Prefect, all of it.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=4200)
+    parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    house = House(options.host, options.port, options.workspace.resolve())
+    try:
+        house.up()
+        house.keep()
+    except Stopped:
+        print("stopping …", flush=True)
+    except MienError as error:
+        sys.exit(f"ui: error: {error}")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
+        house.down()
+
+
+class House:
+    """The server, the worker and the reports, all on one host."""
+
+    def __init__(self, host: str, port: int, workspace: Path) -> None:
+        self.host, self.port, self.workspace = host, port, workspace
+        self.address = f"http://{host}:{port}"
+        reports = f"http://{host}:{port + 1}"
+        self.environment = {
+            **environment(),
+            "PREFECT_API_URL": f"{self.address}/api",
+            # A run that has fallen silent (its machine is gone) is found by its missing heartbeats.
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "MIEN_REPORTS_URL": reports,
+            "MIEN_REPORTS_ROOT": str(workspace),
+            "PWD": str(Path.cwd()),
+        }
+        self.processes: dict[str, tuple[Callable[[], list[str]], subprocess.Popen[bytes]]] = {}
+
+    def up(self) -> None:
+        """Start what is there to be started, in the order in which it is needed."""
+        for port in (self.port, self.port + 1):
+            _require_free(self.host, port)
+        self._start(
+            "server",
+            lambda: _prefect("server", "start", "--host", self.host, "--port", str(self.port)),
+        )
+        self._wait_for_server()
+        with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
+            _make_pool()
+            for name in apply_automations():
+                print(f"automation: {name}", flush=True)
+        self._call("--no-prompt", "deploy", "--all")
+        self._start("worker", lambda: _prefect("worker", "start", "--pool", POOL))
+        self._serve_reports()
+        print(
+            f"\nPrefect: {self.address}   reports: http://{self.host}:{self.port + 1}\n"
+            "Ctrl-C stops all of it; runs, schedules and artifacts stay.\n",
+            flush=True,
+        )
+
+    def keep(self) -> None:
+        """Start again what ends by itself, for as long as nobody stops this."""
+        while True:
+            time.sleep(_AGAIN)
+            for name, (command, process) in list(self.processes.items()):
+                if (status := process.poll()) is not None:
+                    print(f"{name} ended with status {status}: starting it again", flush=True)
+                    self.processes[name] = (command, self._launch(command()))
+
+    def down(self) -> None:
+        """Stop the worker, which ends its runs and says so, then the server."""
+        for _, process in reversed(self.processes.values()):
+            _end(process)
+
+    def _start(self, name: str, command: Callable[[], list[str]]) -> None:
+        self.processes[name] = (command, self._launch(command()))
+
+    def _launch(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        # A session of its own: Ctrl-C reaches this process, which knows the order.
+        return subprocess.Popen(
+            command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+
+    def _call(self, *arguments: str) -> None:
+        done = subprocess.run(
+            _prefect(*arguments),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise MienError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}")
+
+    def _wait_for_server(self) -> None:
+        _, process = self.processes["server"]
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise MienError(f"the server ended with status {process.returncode}; see above")
+            with suppress(httpx.HTTPError):
+                if httpx.get(f"{self.address}/api/health", timeout=5).is_success:
+                    return
+            time.sleep(0.3)
+        raise MienError(f"the server does not answer at {self.address} after {_START:.0f} s")
+
+    def _serve_reports(self) -> None:
+        folder = self.workspace / "reports"
+        handler = functools.partial(_Reports, directory=str(folder))
+        server = http.server.ThreadingHTTPServer((self.host, self.port + 1), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Reports(http.server.SimpleHTTPRequestHandler):
+    """The workspace's reports, without a line for each request."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _make_pool() -> None:
+    """The work pool, where there is none yet; one that a team has changed stays as it is."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(pool)
+
+
+def _prefect(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise MienError(
+                f"{host}:{port} is taken ({error.strerror}): is `make ui` running already? "
+                "Another port: make ui PORT=4300"
+            ) from None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ask the process, then its whole group; a worker may hang after SIGTERM."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""`make ui` for the tests: a real server and a real worker, which poll often."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+
+class House:
+    """Prefect as `make ui` brings it up."""
+
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.port = free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self.log = home / "ui.log"
+        home.mkdir(parents=True, exist_ok=True)
+        self.environment = {
+            **os.environ,
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "OMP_NUM_THREADS": "1",
+            **settings,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def up(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flows.ui", "--port", str(self.port)],
+                cwd=Path(__file__).parents[2],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+        said = self.log.stat().st_size
+        wait_for(lambda: b"Ctrl-C stops" in self.log.read_bytes()[said:], 180, self.process)
+
+    def down(self) -> None:
+        assert self.process is not None
+        ours = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        _, alive = psutil.wait_procs(ours, timeout=15)
+        for process in alive:
+            process.kill()
+        assert alive == [], "`make ui` left processes behind"
+
+    def until(self, condition: Callable[[], Any], seconds: float) -> None:
+        wait_for(condition, seconds)
+
+    def child(self, word: str) -> psutil.Process:
+        """The server's or the worker's process."""
+        assert self.process is not None
+        (found,) = (
+            process
+            for process in psutil.Process(self.process.pid).children()
+            if word in process.cmdline() and "start" in process.cmdline()
+        )
+        return found
+
+    def post(self, path: str, **body: Any) -> Any:
+        return self._request("POST", path, body)
+
+    def get(self, path: str) -> Any:
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        """The server's answer, once it is up and not too busy (as Prefect's own client asks)."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                response = httpx.request(method, f"{self.api}/{path}", json=body, timeout=30)
+                response.raise_for_status()
+                return response.json() if response.content else None
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                refused = isinstance(error, httpx.HTTPStatusError)
+                if (refused and error.response.status_code < 500) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def deployment(self, name: str = "training/weekly") -> dict[str, Any]:
+        return self.get(f"deployments/name/{name}")
+
+    def start(self, **parameters: Any) -> str:
+        """A run by hand, as the UI's custom run makes it; its id."""
+        deployment = self.deployment()
+        created = self.post(
+            f"deployments/{deployment['id']}/create_flow_run",
+            parameters=parameters,
+            state={"type": "SCHEDULED"},
+        )
+        return created["id"]
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return self.get(f"flow_runs/{run_id}")
+
+    def wait(self, run_id: str, *states: str, seconds: float = 90) -> dict[str, Any]:
+        """A run once it is in one of the states; in one that it does not leave by default."""
+        wanted = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        wait_for(lambda: self.run(run_id)["state_type"] in wanted, seconds)
+        return self.run(run_id)
+
+    def tasks(self, run_id: str) -> list[tuple[str, str]]:
+        found = self.post("task_runs/filter", flow_runs={"id": {"any_": [run_id]}})
+        found.sort(key=lambda task: task["start_time"] or "")
+        return [(task["name"], task["state"]["name"]) for task in found]
+
+    def lines(self, run_id: str) -> list[str]:
+        found = self.post(
+            "logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, sort="TIMESTAMP_ASC"
+        )
+        return [log["message"] for log in found]
+
+    def artifacts(self, run_id: str) -> dict[str, Any]:
+        found = self.post("artifacts/filter", artifacts={"flow_run_id": {"any_": [run_id]}})
+        return {artifact["key"]: artifact["data"] for artifact in found}
+
+
+def wait_for(
+    condition: Callable[[], Any],
+    seconds: float,
+    process: "subprocess.Popen[bytes] | None" = None,
+) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        assert process is None or process.poll() is None, "it ended"
+        time.sleep(0.2)
+    pytest.fail(f"not within {seconds:g} s")
+
+
+def free_port() -> int:
+    """A port that is free, as the next one is: reports are served there."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory) -> Iterator[House]:
+    house = House(tmp_path_factory.mktemp("house"))
+    house.up()
+    yield house
+    house.down()
+
+
+@pytest.fixture
+def make_house(tmp_path_factory) -> Iterator[Callable[..., House]]:
+    """Houses with settings of their own."""
+    houses: list[House] = []
+
+    def make(**settings: str) -> House:
+        houses.append(House(tmp_path_factory.mktemp("house"), **settings))
+        houses[-1].up()
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.down()
