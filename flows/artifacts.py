@@ -51,7 +51,7 @@ def publish(pipeline: Pipeline, stage: str, show_faces: bool) -> None:
                     )
             if (page := output / "index.html").is_file():
                 create_link_artifact(
-                    _address(pipeline.root, page),
+                    address(pipeline.root, page),
                     key=_key(stage, "report"),
                     description=f"{page.relative_to(pipeline.root)}",
                 )
@@ -129,7 +129,7 @@ def _key(stage: str, what: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{stage}-{what}".lower()).strip("-")
 
 
-def _address(root: Path, page: Path) -> str:
+def address(root: Path, page: Path) -> str:
     """Where a browser finds a report: at `make ui`'s own address, or as a file."""
     served, folder = os.environ.get("MIEN_REPORTS_URL"), os.environ.get("MIEN_REPORTS_ROOT")
     if served and folder and root == Path(folder).resolve():

@@ -77,11 +77,15 @@ def retraining(
         record["cause"] = reason
         if record["decision"] == "promoted" and params.promotion.approval == "manual":
             record |= _ask(record, params.promotion)
-        return conclude(root, record)
+        conclude(root, record)
     except AlreadyChampion as error:
         return Completed(name="Unchanged", message=str(error))
     except MienError as error:
         return Failed(message=str(error))
+    return Completed(
+        name="Promoted" if record["decision"] == "promoted" else "Refused",
+        message=f"{record['challenger']}: {record['reason']}",
+    )
 
 
 @task(cache_policy=NO_CACHE)
@@ -159,7 +163,7 @@ def compare(root: Path, trained: Path) -> Record:
 
 
 @task(cache_policy=NO_CACHE)
-def conclude(root: Path, record: Record) -> State:
+def conclude(root: Path, record: Record) -> None:
     """Carry the decision out, and show it."""
     name = carry_out(root, record)
     lines = [
@@ -175,9 +179,6 @@ def conclude(root: Path, record: Record) -> State:
     create_markdown_artifact(
         "\n\n".join(lines) + "\n" + table, key="promotion", description=record["reason"]
     )
-    told = f"{record['challenger']}: {record['reason']}"
-    passed = record["decision"] == "promoted"
-    return Completed(name="Promoted" if passed else "Refused", message=told)
 
 
 def _ask(record: Record, settings: PromotionSettings) -> Record:

@@ -23,12 +23,12 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.artifacts import publish, publish_failing_rows, shows_no_people
+from flows.artifacts import address, publish, publish_failing_rows, shows_no_people
 from flows.lifetime import end_with_worker
 from mien.errors import MienError
 from mien.params import merge
 from mien.pipeline import Changes, DvcFailed, Pipeline, StageFailed, open_pipeline
-from mien.results import champion, comparison, previous_run, remember, summary, this_run
+from mien.results import REPORT, champion, comparison, previous_run, remember, summary, this_run
 from mien.workspace import assignment, override
 
 RETRY_DELAYS = [10.0, 60.0]
@@ -212,7 +212,7 @@ def _transfer(pipeline: Pipeline, direction: str) -> State:
 
 
 def _publish_results(root: Path, name: str) -> None:
-    results = summary(root)
+    results = summary(root, report=address(root, root / REPORT))
     if not results:
         return
     run = this_run(root, name)
@@ -220,7 +220,7 @@ def _publish_results(root: Path, name: str) -> None:
     create_markdown_artifact(
         f"{results}\n\n## Beside the run before and the champion\n\n{beside}",
         key="training-results",
-        description=f"{name} in {root}",
+        description=f"{name} in {root.name}",
     )
     remember(root, run)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 import httpx
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.automations import apply_automations
 from mien.errors import MienError
@@ -89,11 +90,11 @@ class House:
             lambda: _prefect("server", "start", "--host", self.host, "--port", str(self.port)),
         )
         self._wait_for_server()
-        os.environ |= self.environment
-        self._call("work-pool", "create", POOL, "--type", "process", "--overwrite")
+        with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
+            _make_pool()
+            for name in apply_automations():
+                print(f"automation: {name}", flush=True)
         self._call("--no-prompt", "deploy", "--all")
-        for name in apply_automations():
-            print(f"automation: {name}", flush=True)
         self._start("worker", lambda: _prefect("worker", "start", "--pool", POOL))
         self._serve_reports()
         print(
@@ -162,6 +163,19 @@ class _Reports(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def _make_pool() -> None:
+    """The work pool, where there is none yet; one that a team has changed stays as it is."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(pool)
 
 
 def _prefect(*arguments: str) -> list[str]:

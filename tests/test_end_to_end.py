@@ -11,41 +11,7 @@ import yaml
 from mien.files import read_json
 from mien.pipeline import Pipeline
 
-TINY = {
-    "model": {"stem": 8, "widths": [8, 16], "blocks": [1, 1]},
-    "compute": {"accelerator": "cpu", "threads": 1, "workers": 1},
-    "prepare": {
-        "image_size": 24,
-        "sources": [
-            {
-                "name": "tiny",
-                "kind": "synthetic",
-                "labelled": 35,
-                "validation": 28,
-                "test": 28,
-                "unlabelled": 60,
-            }
-        ],
-    },
-    "validate": {"min_faces_per_expression": 2},
-    "pretrain": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 16},
-    "cluster": {
-        "rounds": 1,
-        "epochs": 1,
-        "steps_per_epoch": 2,
-        "batch_size": 8,
-        "unlabelled_batch_size": 16,
-        "prototypes_per_expression": 2,
-        "free_prototypes": 2,
-        "neighbours": 3,
-    },
-    # An untrained network is sure of nothing: accept what it says.
-    "relabel": {"min_posterior": 0.0, "min_margin": 0.0, "min_purity": 0.0},
-    "finetune": {"epochs": 1, "steps_per_epoch": 2, "batch_size": 8, "unlabelled_batch_size": 16},
-    "evaluate": {"bootstrap": 20, "mistakes": 4},
-    "package": {"parity_faces": 8, "reference_faces": 20, "components": 2},
-}
-"""Laid over params.yaml: seconds of work in each stage, most of them imports."""
+TINY = yaml.safe_load((Path(__file__).parents[1] / "configs" / "tiny.yaml").read_text())
 
 
 def mien_run(out: Path, *arguments: str) -> list[str]:

@@ -24,13 +24,18 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: None)
     process = subprocess.Popen(command, pass_fds=[int(lock)])
-    threading.Thread(target=_watch, args=(int(pipe), process), daemon=True).start()
+    orphaned = threading.Event()
+    watch = threading.Thread(target=_watch, args=(int(pipe), process, orphaned), daemon=True)
+    watch.start()
     status = process.wait()
+    if orphaned.is_set():
+        watch.join()  # it kills this process, too
     sys.exit(status if status >= 0 else 128 - status)
 
 
-def _watch(pipe: int, process: "subprocess.Popen[bytes]") -> None:
+def _watch(pipe: int, process: "subprocess.Popen[bytes]", orphaned: threading.Event) -> None:
     os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
+    orphaned.set()
     os.killpg(0, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)

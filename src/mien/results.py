@@ -22,18 +22,22 @@ _CELL = 60
 _HEADER = ("test set", "measure", "pretrained", "final", "change")
 
 
-def summary(root: Path) -> str:
-    """Markdown: pretrained against final on each test set, the pseudo-labels, the report's path.
+REPORT = Path("reports") / "evaluation" / "index.html"
 
-    What has not been measured (yet) is left out.
+
+def summary(root: Path, report: str | None = None) -> str:
+    """Markdown: pretrained against final on each test set, the pseudo-labels, the report.
+
+    What has not been measured (yet) is left out. ``report`` is the report's address, where that is
+    not its path.
     """
     parts = []
     if rows := list(_rows(_metrics(root, "evaluate"))):
         parts.append(_table(_HEADER, rows))
     if pseudo := _pseudo_labels(_metrics(root, "relabel")):
         parts.append(pseudo)
-    if (report := root / "reports" / "evaluation" / "index.html").is_file():
-        parts.append(f"Report: {report}")
+    if (page := root / REPORT).is_file():
+        parts.append(f"Report: {report or page}")
     return "\n\n".join(parts)
 
 

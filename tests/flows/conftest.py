@@ -70,14 +70,24 @@ class House:
         return found
 
     def post(self, path: str, **body: Any) -> Any:
-        response = httpx.post(f"{self.api}/{path}", json=body, timeout=30)
-        response.raise_for_status()
-        return response.json() if response.content else None
+        return self._request("POST", path, body)
 
     def get(self, path: str) -> Any:
-        response = httpx.get(f"{self.api}/{path}", timeout=30)
-        response.raise_for_status()
-        return response.json()
+        return self._request("GET", path)
+
+    def _request(self, method: str, path: str, body: Any = None) -> Any:
+        """The server's answer, once it is up and not too busy (as Prefect's own client asks)."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                response = httpx.request(method, f"{self.api}/{path}", json=body, timeout=30)
+                response.raise_for_status()
+                return response.json() if response.content else None
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                refused = isinstance(error, httpx.HTTPStatusError)
+                if (refused and error.response.status_code < 500) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     def deployment(self, name: str = "training/weekly") -> dict[str, Any]:
         return self.get(f"deployments/name/{name}")
@@ -150,3 +160,18 @@ def house(tmp_path_factory) -> Iterator[House]:
     house.up()
     yield house
     house.down()
+
+
+@pytest.fixture
+def make_house(tmp_path_factory) -> Iterator[Callable[..., House]]:
+    """Houses with settings of their own."""
+    houses: list[House] = []
+
+    def make(**settings: str) -> House:
+        houses.append(House(tmp_path_factory.mktemp("house"), **settings))
+        houses[-1].up()
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        house.down()

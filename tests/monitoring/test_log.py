@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from mien.errors import MienError
 from mien.monitoring.log import read_window
 from mien.monitoring.reference import read_reference
-from tests.monitoring.conftest import Log
-from tests.monitoring.rows import draw
+from tests.monitoring.rows import Log, draw
 
 RNG = np.random.default_rng(3)
 

@@ -1,0 +1,129 @@
+"""Take the pictures of Prefect's UI in ``docs/images/`` with a headless Chromium.
+
+    make ui                              # in another terminal
+    python docs/screenshots.py           # after a few runs of the deployment
+
+The longest run of the deployment is shown, and the newest results.
+"""
+
+import argparse
+import base64
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+IMAGES = Path(__file__).parent / "images"
+PORT = 9333
+SETTLES = 6.0
+"""Seconds that a page has to fetch and draw its parts."""
+
+
+def main() -> None:
+    """Take every picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--url", default="http://127.0.0.1:4200")
+    parser.add_argument("--chromium", default="chromium")
+    options = parser.parse_args()
+
+    def newest(path: str, **body: Any) -> list[dict[str, Any]]:
+        response = httpx.post(f"{options.url}/api/{path}/filter", json=body, timeout=30)
+        response.raise_for_status()
+        return response.json()
+
+    runs = newest("flow_runs", sort="START_TIME_DESC", flow_runs={"tags": {"all_": ["training"]}})
+    longest = max(runs, key=lambda run: run["total_run_time"])
+    (deployment,) = (d for d in newest("deployments") if d["name"] == "weekly")
+    newest_of = {known["key"]: known["latest_id"] for known in newest("artifacts/latest")}
+    pages = {
+        "prefect-run": (f"runs/flow-run/{longest['id']}", 900, ""),
+        "prefect-artifacts": (f"runs/flow-run/{longest['id']}", 1500, "Artifacts"),
+        "prefect-schedule": (f"deployments/deployment/{deployment['id']}", 900, ""),
+        "prefect-custom-run": (f"deployments/deployment/{deployment['id']}/run", 1400, ""),
+        "prefect-results": (f"artifacts/artifact/{newest_of['training-results']}", 1100, ""),
+        "prefect-prototypes": (f"artifacts/artifact/{newest_of['cluster-prototypes']}", 900, ""),
+    }
+    IMAGES.mkdir(exist_ok=True)
+    with browser(options.chromium) as page:
+        for name, (path, height, tab) in pages.items():
+            picture = shoot(page, f"{options.url}/{path}", height, tab)
+            (IMAGES / f"{name}.png").write_bytes(picture)
+            print(f"written: docs/images/{name}.png ({len(picture) // 1024} kB)")
+
+
+@contextmanager
+def browser(chromium: str) -> Iterator[ClientConnection]:
+    """A page of a headless Chromium, spoken to in the DevTools protocol."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = subprocess.Popen(
+            [
+                chromium,
+                "--headless=new",
+                "--no-sandbox",
+                "--hide-scrollbars",
+                f"--remote-debugging-port={PORT}",
+                f"--user-data-dir={profile}",
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            for _ in range(100):
+                try:
+                    targets = httpx.get(f"http://127.0.0.1:{PORT}/json", timeout=5).json()
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.3)
+            (target,) = (target for target in targets if target["type"] == "page")
+            with connect(target["webSocketDebuggerUrl"], max_size=2**26) as page:
+                yield page
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def shoot(page: ClientConnection, url: str, height: int, tab: str) -> bytes:
+    """PNG of a page, 1300 pixels wide; ``tab`` is clicked on first."""
+    say(
+        page,
+        "Emulation.setDeviceMetricsOverride",
+        width=1300,
+        height=height,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    say(page, "Page.navigate", url=url)
+    time.sleep(SETTLES)
+    if tab:
+        found = (
+            "[...document.querySelectorAll('*')]"
+            f".find(e => !e.children.length && e.textContent.trim() == '{tab}')"
+        )
+        say(page, "Runtime.evaluate", expression=f"{found}.click()")
+        time.sleep(SETTLES)
+    return base64.b64decode(say(page, "Page.captureScreenshot", format="png")["data"])
+
+
+def say(page: ClientConnection, method: str, **parameters: Any) -> dict[str, Any]:
+    """One command, and its answer; events in between are let go."""
+    page.send(json.dumps({"id": 1, "method": method, "params": parameters}))
+    while True:
+        answer = json.loads(page.recv(timeout=60))
+        if answer.get("id") == 1:
+            if "error" in answer:
+                raise RuntimeError(f"{method}: {answer['error']['message']}")
+            return answer["result"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The monitoring flow on logs in the service's form, with one Prefect server for all tests."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+
+import flows.monitoring
+from flows.monitoring import EVENT, monitoring
+from mien.files import read_json, write_json
+from mien.monitoring.state import alone, read_state
+from tests.monitoring.rows import VERSION, Log, draw, make_package
+
+RNG = np.random.default_rng(8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def place(tmp_path, root) -> SimpleNamespace:
+    shutil.copy(root / "params.yaml", tmp_path)
+    make_package(tmp_path / "models" / "package")
+    return SimpleNamespace(root=tmp_path, log=Log(tmp_path / "logs"))
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[dict]:
+    """The events that left, each of which goes on to the server."""
+    events = []
+    emit = flows.monitoring.emit_event
+
+    def noting(**event):
+        events.append(event)
+        return emit(**event)
+
+    monkeypatch.setattr(flows.monitoring, "emit_event", noting)
+    return events
+
+
+def run(place):
+    return monitoring(place.root, place.root / "logs", return_state=True)
+
+
+def artifacts() -> dict[str, str]:
+    with get_client(sync_client=True) as client:
+        found = client._client.post("/artifacts/latest/filter", json={}).json()
+    return {each["key"]: each["data"] for each in found}
+
+
+def test_from_no_log_to_drift(place, sent):
+    state = run(place)
+    assert (state.name, state.is_completed()) == ("Waiting", True)
+    assert "no prediction log yet" in state.message
+
+    place.log.add(draw(40, RNG))
+    assert "40 faces since the last window" in run(place).message
+    assert read_state(place.root).mark == {}  # they wait
+
+    place.log.add(draw(260, RNG, brightness=0.7))
+    assert run(place).name == "Watch"
+    assert read_state(place.root).window == 1
+    assert not sent
+    place.log.add(draw(300, RNG, brightness=0.7))
+    state = run(place)
+    assert state.name == "Drift"
+    (event,) = sent
+    assert event["event"] == EVENT
+    assert event["resource"]["prefect.resource.id"] == f"mien.model.{VERSION}"
+    assert "brightness" in event["payload"]["drifted"]
+    assert "image" in event["payload"]["groups"]
+
+    folder = place.root / "monitoring" / "windows" / "000002"
+    verdict = read_json(folder / "verdict.json")
+    assert (verdict["status"], verdict["faces"]) == ("drift", 300)
+    page = (folder / "page.html").read_text()
+    assert "brightness" in page
+    shown = artifacts()
+    assert "# Window 2: drift" in shown["monitoring-verdict"]
+    assert shown["monitoring-picture"].startswith("data:image/png;base64,")
+    assert "page.html" in shown["monitoring-page"]
+    assert run(place).name == "Waiting"
+
+
+def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkeypatch):
+    """And one killed between the verdict and the event sends the event the next time."""
+    from evidently.ui.workspace import Workspace
+
+    place.log.add(draw(300, RNG, brightness=3.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.monitoring, "write_state", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            monitoring(place.root, place.root / "logs")
+    assert read_state(place.root).window == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.monitoring, "emit_event", lambda **_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            monitoring(place.root, place.root / "logs")
+    assert read_state(place.root).window == 1
+    assert not sent
+    assert run(place).name == "Waiting"
+    assert len(sent) == 1
+    assert sent[0]["payload"]["window"] == 1
+    assert run(place).name == "Waiting"
+    assert len(sent) == 1
+    workspace = Workspace(str(place.root / "monitoring" / "evidently"))
+    (project,) = workspace.search_project("mien")
+    assert len(list(workspace.list_runs(project.id))) == 1
+
+
+def test_two_at_once_a_broken_state_and_no_reference(place):
+    with alone(place.root):
+        assert "another monitoring run" in run(place).message
+    write_json(place.root / "monitoring" / "state.json", {"what": 1})
+    state = run(place)
+    assert state.is_failed()
+    assert "not a state of monitoring" in state.message
+    (place.root / "monitoring" / "state.json").unlink()
+    (place.root / "models" / "package" / "reference.parquet").unlink()
+    state = run(place)
+    assert state.is_failed()
+    assert "there is nothing to compare the log with" in state.message
+
+
+def test_another_models_bad_windows_do_not_count():
+    from mien.monitoring.state import State
+
+    state = State(window=4, model="old", bad_windows=1, mark={"a": 1})
+    assert state.watching("old") == state
+    assert state.watching("new") == replace(state, model="new", bad_windows=0)
+
+
+def test_the_log_folder(monkeypatch):
+    monkeypatch.delenv("MIEN_LOG_DIR", raising=False)
+    assert flows.monitoring.log_folder(Path("/w")) == Path("/w/logs")
+    monkeypatch.setenv("MIEN_LOG_DIR", "/elsewhere")
+    assert flows.monitoring.log_folder(Path("/w")) == Path("/elsewhere")

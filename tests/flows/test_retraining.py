@@ -1,0 +1,153 @@
+"""The retraining flow: its limits, the faces that it takes in, the gate, and a person's word."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import yaml
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import resume_flow_run
+from prefect.states import Completed, Failed
+from prefect.testing.utilities import prefect_test_harness
+
+import flows.retraining
+from flows.retraining import retraining, too_soon
+from mien.files import read_json
+from mien.params import load_params
+from mien.promotion import commands, releases
+from tests.promotion.conftest import drawn, workspace  # noqa: F401  (fixtures)
+from tests.promotion.linear import matrix
+
+GOOD, OTHER, WRONG = matrix(), matrix(sharpness=0.6), matrix(order=(1, 0, 2))
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Training takes minutes; here it has been done already, in the workspace that is asked for."""
+    runs = []
+
+    @flow(name="training")
+    def done(workspace):  # noqa: F811
+        runs.append(workspace)
+        return Completed()
+
+    monkeypatch.setattr(flows.retraining, "training", done)
+    return runs
+
+
+def hours(*ago: float) -> list[datetime]:
+    return [NOW - timedelta(hours=each) for each in ago]
+
+
+def test_cooldown_and_daily_limit(root):
+    limits = load_params(root / "params.yaml").monitoring.model_copy(
+        update={"cooldown_hours": 4, "retrainings_per_day": 2}
+    )
+    assert too_soon([], NOW, limits) is None
+    assert "cooldown_hours" in too_soon(hours(3), NOW, limits)
+    assert too_soon(hours(5), NOW, limits) is None
+    assert "retrainings_per_day" in too_soon(hours(20, 5), NOW, limits)
+    assert too_soon(hours(25, 5), NOW, limits) is None
+    assert too_soon(hours(-8760), NOW, limits) is None  # a clock that was a year ahead
+
+
+def test_promoted_then_skipped_then_refused(workspace, trained):  # noqa: F811
+    root = workspace("served", GOOD)
+    state = retraining(root, reason="brightness", return_state=True)
+    assert (state.name, trained) == ("Promoted", [root])
+    record = releases.list_releases(root)[-1]
+    assert record["cause"] == "brightness"
+
+    state = retraining(root, return_state=True)
+    assert state.name == "Skipped"
+    assert "cooldown_hours" in state.message
+    assert retraining(root, force=True, return_state=True).name == "Unchanged"
+
+    bad = workspace("bad", WRONG)
+    (root / "models").rename(root / "old")
+    (bad / "models").rename(root / "models")
+    before = releases.read_champion(root)
+    state = retraining(root, force=True, return_state=True)
+    assert (state.name, state.is_completed()) == ("Refused", True)
+    assert "McNemar" in state.message
+    assert releases.read_champion(root) == before
+
+
+def test_a_failed_training_changes_nothing(workspace, monkeypatch):  # noqa: F811
+    @flow(name="training")
+    def fails(workspace):
+        return Failed(message="stage 'cluster' failed")
+
+    root = workspace("served", GOOD)
+    monkeypatch.setattr(flows.retraining, "training", fails)
+    state = retraining(root, return_state=True)
+    assert state.is_failed()
+    assert "no challenger: stage 'cluster' failed" in state.message
+    assert releases.read_champion(root) is None
+
+
+def test_kept_faces_are_another_unlabelled_source(workspace):  # noqa: F811
+    root = workspace("served", GOOD)
+    kept = root / "logs" / "faces"
+    assert flows.retraining.gather_faces(root, kept) == root
+    kept.mkdir(parents=True)
+    (kept / "a.png").write_bytes(b"x")
+    made = flows.retraining.gather_faces(root, kept)
+    assert made == root / "runs" / "renewal"
+    values = yaml.safe_load((made / "params.yaml").read_text())
+    *others, last = values["prepare"]["sources"]
+    assert [each["name"] for each in others] == ["synthetic"]
+    assert (last["kind"], last["role"], last["path"]) == ("image_folder", "unlabelled", str(kept))
+    stage = yaml.safe_load((made / "dvc.yaml").read_text())["stages"]["prepare"]
+    assert str(kept) in stage["deps"]
+
+
+@pytest.mark.parametrize(
+    ("approve", "name"),
+    [
+        (True, "Promoted"),
+        pytest.param(False, "Refused", marks=pytest.mark.slow),
+    ],
+)
+def test_a_person_is_asked(workspace, trained, approve, name):  # noqa: F811
+    root = workspace("served", GOOD)
+    commands.promote(root, root)
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["promotion"] |= {"approval": "manual"}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    other = workspace("other", OTHER)
+    (root / "models").rename(root / "old")
+    (other / "models").rename(root / "models")
+
+    def answer() -> None:
+        with get_client(sync_client=True) as client:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                for run in client.read_flow_runs():
+                    if run.state and run.state.is_paused():
+                        words = {"approve": approve, "reason": "seen"}
+                        resume_flow_run(run.id, run_input=words)
+                        return
+                time.sleep(0.5)
+
+    person = threading.Thread(target=answer)
+    person.start()
+    state = retraining(root, force=True, return_state=True)
+    person.join()
+    assert state.name == name
+    record = releases.list_releases(root)[-1]
+    assert "by a person" in record["reason"] if approve else "a person refused" in record["reason"]
+    assert "seen" in record["reason"]
+    changed = releases.read_champion(root)["tag"] == record["challenger"]
+    assert changed == approve
+    assert read_json(root / "monitoring" / "retrainings.json")
