@@ -27,7 +27,7 @@ from flows.artifacts import address, publish, publish_failing_rows, shows_no_peo
 from flows.lifetime import end_with_worker
 from mien.errors import MienError
 from mien.params import merge
-from mien.pipeline import Changes, DvcFailed, Pipeline, StageFailed, open_pipeline
+from mien.pipeline import Changes, DvcFailed, Pipeline, StageFailed, flatten, open_pipeline
 from mien.results import REPORT, champion, comparison, previous_run, remember, summary, this_run
 from mien.workspace import assignment, override
 
@@ -165,7 +165,7 @@ def _bring_up_to_date(
             "`dvc checkout --force` brings back what dvc.lock says, `dvc commit` keeps the change, "
             "and a run with force makes it anew"
         )
-    name = run_name(changes, force, pipeline.unfinished())
+    name = run_name(changes, overrides, force, pipeline.unfinished())
     _rename(name)
     show_faces = show_faces or shows_no_people(pipeline.root)
     for stage in chosen:
@@ -181,20 +181,27 @@ def _bring_up_to_date(
     return Completed(message=f"all up to date: {name}")
 
 
-def run_name(changes: Mapping[str, Changes], force: bool, unfinished: list[str]) -> str:
+def run_name(
+    changes: Mapping[str, Changes],
+    overrides: Mapping[str, Any],
+    force: bool,
+    unfinished: list[str],
+) -> str:
     """What a run is about to do: the settings and files that changed, the first few of them."""
-    what = [f"{stage} goes on" for stage in unfinished]
+    what = ["forced"] if force else []
+    what += [f"{key}={value}" for key, value in flatten(overrides).items()]
+    what += [f"{stage} goes on" for stage in unfinished]
+    if changes and all(change.new for change in changes.values()) and not unfinished:
+        what.append("first run")
+        changes = {}
     for stage, change in changes.items():
         if change.new:
-            what.append(f"new: {stage}")
+            what += [] if stage in unfinished else [f"new: {stage}"]
             continue
         what += [item if "=" in item else Path(item).name for item in change.inputs]
         what += [f"command of {stage}"] if change.command else []
         if not change.inputs and not change.command and stage not in unfinished:
             what.append(f"restore {stage}")
-    if changes and all(change.new for change in changes.values()) and not unfinished:
-        what = ["first run"]
-    what = ["forced", *what] if force else what
     what = list(dict.fromkeys(what)) or ["nothing changed"]
     more = f" and {len(what) - _NAMED} more" if len(what) > _NAMED else ""
     return ", ".join(what[:_NAMED]) + more

@@ -3,7 +3,15 @@
 from pathlib import Path
 
 from mien.files import write_json, write_text
-from mien.results import summary
+from mien.results import (
+    Run,
+    champion,
+    comparison,
+    previous_run,
+    remember,
+    summary,
+    this_run,
+)
 
 PRETRAINED = {"accuracy": 0.7, "mean_class_accuracy": 0.65, "macro_f1": 0.6, "ece": 0.12}
 FINAL = {"accuracy": 0.765, "mean_class_accuracy": 0.7, "macro_f1": 0.59, "ece": 0.05}
@@ -46,3 +54,57 @@ def test_what_has_no_value_is_a_dash(tmp_path: Path):
 
 def test_nothing_measured_is_an_empty_summary(tmp_path: Path):
     assert summary(tmp_path) == ""
+
+
+def test_beside_another_run_by_hand():
+    run = Run("new", {"faces accuracy": 0.75}, {"seed": 0, "relabel.coverage": 0.5})
+    before = Run("old", {"faces accuracy": 0.7}, {"seed": 0, "relabel.coverage": 0.6})
+    assert (
+        comparison(run, {"previous run": before, "champion": None})
+        == """\
+No champion to compare with.
+
+Previous run: old
+
+| final model    | this run | previous run | change |
+| -------------- | -------- | -----------: | -----: |
+| faces accuracy | 75.0%    |        70.0% |   +5.0 |
+
+| setting          | this run | previous run |
+| ---------------- | -------- | -----------: |
+| relabel.coverage | 0.5      |          0.6 |"""
+    )
+    assert comparison(run, {"previous run": run}).endswith("No setting differs.")
+
+
+def test_a_run_is_remembered_with_what_the_lock_says_of_its_settings(tmp_path: Path):
+    write_json(
+        tmp_path / "metrics/evaluate.json", {"faces": {"pretrained": PRETRAINED, "final": FINAL}}
+    )
+    write_text(
+        tmp_path / "dvc.lock",
+        "stages: {a: {params: {params.yaml: {seed: 1, cluster: {rounds: 4}}}}}",
+    )
+    run = this_run(tmp_path, "mine")
+    assert run.figures["faces accuracy"] == 0.765
+    assert run.settings == {"seed": 1, "cluster.rounds": 4}
+    assert previous_run(tmp_path) is None
+    remember(tmp_path, run)
+    assert previous_run(tmp_path) == run
+
+
+def test_the_champion_is_read_from_its_card_in_the_model_store(tmp_path: Path):
+    import bentoml
+
+    assert champion(tmp_path) is None
+    write_json(tmp_path / "releases/champion.json", {"tag": "mien:0123abcd"})
+    assert champion(tmp_path) is None  # another machine's store holds it
+    card = {
+        "results": [{"test_set": "faces", "accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}}],
+        "training": {"run": {"seed": 0}, "relabel": {"coverage": 0.6}},
+    }
+    with bentoml.models.create("mien:0123abcd") as model:
+        write_json(Path(model.path) / "card.json", card)
+    assert champion(tmp_path) == Run(
+        "mien:0123abcd", {"faces accuracy": 0.8}, {"seed": 0, "relabel.coverage": 0.6}
+    )

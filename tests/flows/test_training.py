@@ -25,7 +25,7 @@ from mien.results import summary
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[str]:
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=180):
         yield PREFECT_API_URL.value()
 
 
