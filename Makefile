@@ -20,7 +20,7 @@ export PREFECT_LOGGING_LEVEL ?= INFO
 STAMP := .venv/.mien-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup run run-fer2013 test test-all lint lock clean
+.PHONY: help setup run run-fer2013 serve bento test test-all lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,13 @@ run: $(STAMP)  ## run the pipeline on the default data; what is up to date does 
 DATA ?= ../shared/datasets
 run-fer2013: $(STAMP)  ## run it on FER2013 (10% of its labels) and LFW: DATA=folder of the two zips
 	.venv/bin/mien run --params configs/fer2013-lfw.yaml --data $(DATA) --out runs/fer2013-lfw
+
+PORT ?= 3000
+serve: $(STAMP)  ## serve the model: PORT=3000, MIEN_MODEL=a tag or package folder
+	.venv/bin/python -m mien.serving --port $(PORT)
+
+bento: $(STAMP)  ## build a Bento of the model and the service, which needs no checkout
+	.venv/bin/python -m mien.serving.build
 
 test: $(STAMP)  ## the tests, but for the slow ones
 	$(PYTEST) -m "not slow"

@@ -24,11 +24,12 @@ MAY_IMPORT = {
     "evaluation": {"model", "data"},
     "packaging": {"model", "data", "learning", "evaluation"},
     "stages": {"model", "data", "learning", "evaluation", "packaging"},
+    "serving": {"model", "data", "packaging"},
     "pipeline": set(),
     "results": set(),
     "workspace": {"pipeline"},
     "__main__": {"cli"},
-    "cli": {"pipeline", "results", "workspace"},
+    "cli": {"pipeline", "results", "serving", "workspace"},
 }
 """What each part of the package may import besides itself and what is for all."""
 
