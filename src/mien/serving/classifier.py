@@ -23,6 +23,16 @@ class Crop:
     width: int
     height: int
     box: Box | None = None
+    picture: tuple[int, int] = (0, 0)
+    """Width and height of the picture that the box is in."""
+
+    def visible(self) -> tuple[int, int, int, int]:
+        """``(x, y, width, height)`` of the part of the box that lies in the picture."""
+        assert self.box is not None
+        left, top = max(self.box.x, 0), max(self.box.y, 0)
+        right = min(self.box.x + self.box.side, self.picture[0])
+        bottom = min(self.box.y + self.box.side, self.picture[1])
+        return left, top, right - left, bottom - top
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,13 @@ def find_crops(data: bytes, size: int) -> tuple[list[Crop], tuple[int, int]]:
     except NoFaceError:
         boxes = []
     crops = [
-        Crop(pictures.resize(pictures.crop(picture, box), size), box.side, box.side, box)
+        Crop(
+            pictures.resize(pictures.crop(picture, box), size),
+            box.side,
+            box.side,
+            box,
+            (width, height),
+        )
         for box in boxes
     ]
     return crops, (width, height)

@@ -177,7 +177,7 @@ class MienService:
         answers = self._classify(crops, request_id, "analyze", started)
         self.figures.count_photo(len(crops))
         faces = [
-            FoundFace(box=_inside(crop, width, height), **dict(answer))
+            FoundFace(box=_box(crop), **dict(answer))
             for crop, answer in zip(crops, answers, strict=True)
         ]
         return Analysis(
@@ -211,12 +211,9 @@ class MienService:
         return answers
 
 
-def _inside(crop: Crop, width: int, height: int) -> Box:
-    """The part of a face's square that lies in the picture."""
-    assert crop.box is not None
-    left, top = max(crop.box.x, 0), max(crop.box.y, 0)
-    right, bottom = min(crop.box.x + crop.box.side, width), min(crop.box.y + crop.box.side, height)
-    return Box(x=left, y=top, width=right - left, height=bottom - top)
+def _box(crop: Crop) -> Box:
+    x, y, width, height = crop.visible()
+    return Box(x=x, y=y, width=width, height=height)
 
 
 MienService.add_asgi_middleware(Guard, key=KEY)  # type: ignore[attr-defined]  # a bentoml Service
