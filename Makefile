@@ -20,7 +20,7 @@ export PREFECT_LOGGING_LEVEL ?= INFO
 STAMP := .venv/.mien-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PYTEST := .venv/bin/python -m pytest
 
-.PHONY: help setup run run-fer2013 ui monitor-ui drift-drill test test-all lint lock clean
+.PHONY: help setup run run-fer2013 serve bento ui monitor-ui drift-drill test test-all lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,9 +51,16 @@ run-fer2013: $(STAMP)  ## run it on FER2013 (10% of its labels) and LFW: DATA=fo
 	.venv/bin/mien run --params configs/fer2013-lfw.yaml --data $(DATA) --out runs/fer2013-lfw
 
 # MIEN_NOTIFY_WEBHOOK and MIEN_NOTIFY_MAIL tell people of failed runs; docs/operations.md says how.
-PORT ?= 4200
+ui: PORT ?= 4200
 ui: $(STAMP)  ## Prefect: server, worker, schedules, at http://127.0.0.1:4200 (PORT=…) until Ctrl-C
 	@exec .venv/bin/python -m flows.ui --port $(PORT)
+
+serve: PORT ?= 3000
+serve: $(STAMP)  ## serve the model: PORT=3000, MIEN_MODEL=a tag or package folder
+	.venv/bin/python -m mien.serving --port $(PORT)
+
+bento: $(STAMP)  ## build a Bento of the model and the service, which needs no checkout
+	.venv/bin/python -m mien.serving.build
 
 test: $(STAMP)  ## the tests, but for the slow ones
 	$(PYTEST) -m "not slow"

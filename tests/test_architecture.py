@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "evaluation": {"model", "data"},
     "packaging": {"model", "data", "learning", "evaluation"},
     "stages": {"model", "data", "learning", "evaluation", "packaging"},
+    "serving": {"model", "data", "packaging"},
     "guard": set(),
     "pipeline": {"guard"},
     "results": {"pipeline", "packaging"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "promotion": {"model", "data", "evaluation", "packaging"},
     "monitoring": {"model", "data", "packaging"},
     "__main__": {"cli"},
-    "cli": {"pipeline", "results", "workspace", "promotion"},
+    "cli": {"pipeline", "results", "serving", "workspace", "promotion"},
 }
 """What each part of the package may import besides itself and what is for all."""
 

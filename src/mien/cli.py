@@ -1,4 +1,4 @@
-"""The ``mien`` command: the pipeline on one's own data, and the card of the model it made."""
+"""The ``mien`` command: the pipeline on one's own data, its model's card and answers."""
 
 import argparse
 import functools
@@ -37,6 +37,13 @@ examples:
 _CARD_EXAMPLE = """\
 example:
   mien card --package runs/mine/models/package
+"""
+
+_PREDICT_EXAMPLES = """\
+examples:
+  mien predict photo.jpg photos/ 'more/*.png' --format jsonl
+  mien predict --crop faces/ --format csv > faces.csv
+  mien predict - --url http://127.0.0.1:3000 < photo.jpg
 """
 
 
@@ -99,6 +106,18 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
 
     _add_releases(add)
+
+    purpose = "say what the faces in pictures show"
+    predict = add("predict", help=purpose, description=purpose, epilog=_PREDICT_EXAMPLES)
+    predict.set_defaults(command=_predict)
+    predict.add_argument(
+        "paths", nargs="+", metavar="PATH", help="pictures, folders, globs; - is standard input"
+    )
+    predict.add_argument("--format", choices=["table", "jsonl", "csv"], default="table")
+    predict.add_argument("--crop", action="store_true", help="each picture is a face already")
+    where = predict.add_mutually_exclusive_group()
+    where.add_argument("--model", metavar="MODEL", help="a package folder or a tag mien:…")
+    where.add_argument("--url", metavar="URL", help="ask this service; MIEN_API_KEY is its key")
     return parser
 
 
@@ -197,6 +216,12 @@ def _releases(options: argparse.Namespace) -> None:
     from mien.promotion import commands
 
     commands.show_releases(options.workspace)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from mien.serving.predict import run
+
+    run(options)
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

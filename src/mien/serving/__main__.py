@@ -1,0 +1,36 @@
+"""``python -m mien.serving``: start the service where it may be reached, with telemetry off."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mien.errors import MienError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Become ``bentoml serve`` for the model that `find_package` finds in this folder."""
+    from mien.serving.package import find_package
+
+    parser = argparse.ArgumentParser(prog="python -m mien.serving", description=__doc__)
+    parser.add_argument("--port", type=int, default=3000)
+    options = parser.parse_args(arguments)
+    key = os.environ.get("MIEN_API_KEY")
+    try:
+        folder = find_package(Path.cwd())
+    except MienError as error:
+        sys.exit(f"mien.serving: error: {error}")
+    print(f"serving {folder} on http://127.0.0.1:{options.port}", flush=True)
+    os.environ |= {
+        "BENTOML_DO_NOT_TRACK": "True",
+        "DO_NOT_TRACK": "1",
+        "MIEN_MODEL": str(folder.resolve()),  # the workers start in another folder
+        "MIEN_LOG_DIR": os.environ.get("MIEN_LOG_DIR") or str(Path.cwd() / "logs"),
+    }
+    command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
+    command += ["--host", "0.0.0.0" if key else "127.0.0.1", "--port", str(options.port)]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    main()

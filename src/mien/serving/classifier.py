@@ -1,0 +1,144 @@
+"""From face crops to what they show: the one path of the service and the command line."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mien.data import faces as pictures
+from mien.data.faces import Box, Grey, NoFaceError
+from mien.serving.answers import FaceAnswer
+from mien.serving.package import Package
+
+FAMILIAR = 0.995
+"""Share of the reference's own faces that count as familiar."""
+_NEIGHBOUR = 5
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A face at the network's size, and how large it was in the sent picture (pixels)."""
+
+    pixels: Grey
+    width: int
+    height: int
+    box: Box | None = None
+    picture: tuple[int, int] = (0, 0)
+    """Width and height of the picture that the box is in."""
+
+    def visible(self) -> tuple[int, int, int, int]:
+        """``(x, y, width, height)`` of the part of the box that lies in the picture."""
+        assert self.box is not None
+        left, top = max(self.box.x, 0), max(self.box.y, 0)
+        right = min(self.box.x + self.box.side, self.picture[0])
+        bottom = min(self.box.y + self.box.side, self.picture[1])
+        return left, top, right - left, bottom - top
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What was made of a batch of faces."""
+
+    answers: list[FaceAnswer]
+    components: NDArray[np.float32]
+    """``[n, k]``: the embeddings on the package's projection."""
+
+
+def read_crop(data: bytes, size: int) -> Crop:
+    """A picture that is a face already, as ``prepare`` reads it: the square in its middle.
+
+    Raises:
+        PictureError: it can't be decoded.
+    """
+    picture = pictures.decode_picture(data)
+    box = pictures.centre(picture)
+    return Crop(pictures.resize(pictures.crop(picture, box), size), box.side, box.side)
+
+
+def find_crops(data: bytes, size: int) -> tuple[list[Crop], tuple[int, int]]:
+    """The faces of a photo as ``prepare`` finds and crops them, the largest first; perhaps none.
+
+    Returns:
+        ``(crops, (width, height))``; the size is that of the upright picture.
+
+    Raises:
+        PictureError: it can't be decoded.
+    """
+    picture = pictures.decode_picture(data)
+    height, width = picture.shape
+    try:
+        boxes = pictures.find_faces(picture)
+    except NoFaceError:
+        boxes = []
+    crops = [
+        Crop(
+            pictures.resize(pictures.crop(picture, box), size),
+            box.side,
+            box.side,
+            box,
+            (width, height),
+        )
+        for box in boxes
+    ]
+    return crops, (width, height)
+
+
+def to_input(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Faces ``[B, S, S]`` as the network reads them: ``[B, 1, S, S]`` in [0, 1].
+
+    The same numbers as `mien.data.dataset.to_tensor`, without PyTorch (a test holds them equal).
+    """
+    return faces[:, None].astype(np.float32) / np.float32(255)
+
+
+class Classifier:
+    """A packaged network with its two ways to abstain.
+
+    A face is *unsure* where its confidence lies below the threshold that calibration set, and
+    *unfamiliar* where its embedding is farther from the reference than 99.5% of the reference's
+    faces are from the rest of it: the distance to the fifth nearest, in whitened principal
+    components (Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022).
+    """
+
+    def __init__(self, package: Package) -> None:
+        self.package = package
+        self._scale = package.reference.std(axis=0) + 1e-6
+        self._points = package.reference / self._scale
+        self._squares = np.square(self._points).sum(axis=1)
+        # Each face of the reference is its own nearest one: pass over it.
+        distances = self._distances(self._points, _NEIGHBOUR + 1)
+        self._limit = float(np.quantile(distances, FAMILIAR)) if len(distances) else np.inf
+
+    def classify(self, faces: NDArray[np.uint8]) -> Classified:
+        """What each of ``[n, S, S]`` faces shows."""
+        package = self.package
+        probabilities, embeddings = package.session.run(
+            ["probabilities", "embedding"], {"faces": to_input(faces)}
+        )
+        components = (embeddings - package.mean) @ package.components.T
+        far = self._distances(components / self._scale, _NEIGHBOUR) > self._limit
+        answers = [
+            self._answer(row, bool(strange))
+            for row, strange in zip(probabilities.tolist(), far, strict=True)
+        ]
+        return Classified(answers, components)
+
+    def _answer(self, probabilities: list[float], strange: bool) -> FaceAnswer:
+        names = self.package.expressions
+        confidence = min(max(probabilities), 1.0)  # float32 may round above 1
+        unsure = confidence < self.package.threshold
+        return FaceAnswer(
+            expression=names[probabilities.index(max(probabilities))],
+            confidence=confidence,
+            probabilities=dict(zip(names, probabilities, strict=True)),
+            abstains=strange or unsure,
+            reason="unfamiliar" if strange else "unsure" if unsure else None,
+        )
+
+    def _distances(self, points: NDArray[np.float32], neighbour: int) -> NDArray[np.float32]:
+        """Distance ``[n]`` of each whitened point to its ``neighbour``-th nearest reference."""
+        if len(self._points) < neighbour:
+            return np.zeros(len(points), np.float32)
+        squares = self._squares - 2 * points @ self._points.T
+        nearest = np.partition(squares, neighbour - 1, axis=1)[:, neighbour - 1]
+        return np.sqrt(np.maximum(nearest + np.square(points).sum(axis=1), 0))

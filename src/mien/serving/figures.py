@@ -1,0 +1,42 @@
+"""The model's own figures among the service's Prometheus metrics."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mien.serving.answers import FaceAnswer
+
+
+class Figures:
+    """Counters of what was answered; BentoML adds them to ``/metrics`` over all workers."""
+
+    def __init__(self) -> None:
+        from bentoml.metrics import Counter, Histogram
+
+        self._faces: Any = Counter(
+            "mien_predictions_total", "faces by likeliest expression", ["expression", "model"]
+        )
+        self._abstentions: Any = Counter(
+            "mien_abstentions_total", "faces on which the model abstained", ["reason", "model"]
+        )
+        self._photos: Any = Counter("mien_photos_total", "photos in which faces were sought")
+        self._empty: Any = Counter("mien_photos_without_face_total", "photos in which none was")
+        self._confidence: Any = Histogram(
+            "mien_confidence",
+            "calibrated confidence of the likeliest expression",
+            ["model"],
+            buckets=[0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0],
+        )
+
+    def count(self, model: str, answers: Sequence[FaceAnswer]) -> None:
+        """Faces that were answered."""
+        for answer in answers:
+            self._faces.labels(expression=answer.expression, model=model).inc()
+            self._confidence.labels(model=model).observe(answer.confidence)
+            if answer.reason:
+                self._abstentions.labels(reason=answer.reason, model=model).inc()
+
+    def count_photo(self, faces: int) -> None:
+        """A photo in which ``faces`` faces were found."""
+        self._photos.inc()
+        if not faces:
+            self._empty.inc()

@@ -1,0 +1,120 @@
+"""Which model is served, and its package read into memory."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+import mien
+from mien.errors import MienError
+from mien.files import read_json
+from mien.packaging import CARD, METADATA, ONNX, PROJECTION, REFERENCE
+
+CHAMPION = Path("releases/champion.json")
+PACKAGE = Path("models/package")
+SHIPPED = Path(mien.__file__).parent / "shipped"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A packaged model, ready to run."""
+
+    version: str
+    expressions: tuple[str, ...]
+    image_size: int
+    threshold: float
+    """Confidence below which it abstains."""
+    metadata: dict[str, Any]
+    card: dict[str, Any]
+    session: onnxruntime.InferenceSession
+    mean: NDArray[np.float32]
+    """``[D]``, of the reference's embeddings."""
+    components: NDArray[np.float32]
+    """``[k, D]`` principal components of the reference's embeddings."""
+    reference: NDArray[np.float32]
+    """``[n, k]``: the reference's faces on those components."""
+
+
+def find_package(workspace: Path, wanted: str | None = None) -> Path:
+    """The folder of the model to serve.
+
+    ``wanted`` (a tag ``mien:…`` of the model store, or a package folder) comes first, then what the
+    environment's ``MIEN_MODEL`` names likewise, the workspace's champion, its ``models/package``,
+    and the model that Mien was shipped with.
+
+    Raises:
+        MienError: what is named does not exist, or there is no model at all.
+    """
+    wanted = wanted or os.environ.get("MIEN_MODEL")
+    if wanted:
+        folder = Path(wanted)
+        if folder.is_dir():
+            return folder
+        if ":" in wanted:
+            return _stored(wanted)
+        raise MienError(f"{wanted}: neither a package folder nor a tag of the model store")
+    champion = workspace / CHAMPION
+    if champion.is_file():
+        try:
+            return _stored(str(read_json(champion)["tag"]))
+        except (ValueError, KeyError, TypeError):
+            raise MienError(f"{champion}: names no model; promote one again") from None
+    for folder in (workspace / PACKAGE, *sorted(SHIPPED.glob("*"))):
+        if (folder / METADATA).is_file():
+            return folder
+    raise MienError(
+        f"no model to serve: run the pipeline (it leaves {workspace / PACKAGE}), or name a package "
+        "folder or a tag with MIEN_MODEL"
+    )
+
+
+def _stored(tag: str) -> Path:
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        return Path(bentoml.models.get(tag).path)
+    except (BentoMLException, ValueError):
+        raise MienError(
+            f"{tag}: no such model in the BentoML store (`bentoml models list` shows them)"
+        ) from None
+
+
+def load_package(folder: Path) -> Package:
+    """Read a package.
+
+    Raises:
+        MienError: a file of it is missing or broken.
+    """
+    try:
+        metadata, card = read_json(folder / METADATA), read_json(folder / CARD)
+        projection = load_file(folder / PROJECTION)
+        names = [f"component_{i + 1}" for i in range(len(projection["components"]))]
+        reference = pd.read_parquet(folder / REFERENCE, columns=names)
+        return Package(
+            version=metadata["version"],
+            expressions=tuple(metadata["expressions"]),
+            image_size=metadata["image_size"],
+            threshold=metadata["abstention_threshold"],
+            metadata=metadata,
+            card=card,
+            session=_open_session(folder / ONNX),
+            mean=projection["mean"],
+            components=projection["components"],
+            reference=reference.to_numpy(np.float32),
+        )
+    except Exception as error:  # each reader raises its own kinds on broken files
+        raise MienError(f"{folder}: not a sound package ({error}); package it again") from error
+
+
+def _open_session(path: Path) -> onnxruntime.InferenceSession:
+    """One thread: for so small a network more are slower."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,194 @@
+"""``mien predict``: what the faces in files show, in this process or asked of a service."""
+
+import argparse
+import csv
+import glob
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from mien.data.faces import PictureError
+from mien.errors import MienError
+from mien.serving.answers import FaceAnswer
+from mien.serving.classifier import Classifier, find_crops, read_crop
+from mien.serving.client import Client, ServiceError
+from mien.serving.package import find_package, load_package
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+Found = list[tuple[list[int] | None, FaceAnswer]]
+"""For each face its box ``[x, y, width, height]`` (None for a crop) and the answer."""
+Row = dict[str, Any]
+
+
+class Predictor(Protocol):
+    """What finds out: takes a picture's bytes, gives its faces."""
+
+    version: str
+
+    def __call__(self, data: bytes) -> Found: ...
+
+
+def run(options: argparse.Namespace) -> None:
+    """The command's body; see `mien predict -h` for what the options mean.
+
+    Raises:
+        MienError: a path does not exist, there is no model, or a picture could not be used (the
+            others are answered first).
+    """
+    files = list_files(options.paths)
+    predictor: Predictor
+    if options.url:
+        predictor = _Remote(options.url, options.crop)
+    else:
+        predictor = _Local(options.model, options.crop)
+    write = _WRITERS[options.format](sys.stdout)
+    failed = 0
+    for path in tqdm(files, unit=" pictures", disable=not sys.stderr.isatty(), leave=False):
+        try:
+            data = sys.stdin.buffer.read() if path is None else path.read_bytes()
+            found = predictor(data)
+        except (PictureError, ServiceError, OSError) as error:
+            if isinstance(error, ServiceError) and error.status not in (400, 413):
+                raise  # the service, not this picture
+            tqdm.write(f"{path or '-'}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        write(str(path or "-"), found, predictor.version)
+    write.close()
+    if failed:
+        raise MienError(f"{failed} of {len(files)} pictures could not be used; see above")
+
+
+def list_files(paths: list[str]) -> list[Path | None]:
+    """The pictures that the arguments name: files, folders (searched), globs, ``-`` (None)."""
+    files: list[Path | None] = []
+    for name in paths:
+        path = Path(name)
+        if name == "-":
+            files.append(None)
+        elif path.is_dir():
+            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            if not found:
+                raise MienError(f"{name}: no pictures in this folder")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+            if not matches:
+                raise MienError(f"{name}: no such file or folder, and no file matches it")
+            files += [match for match in matches if match.is_file()]
+    return files
+
+
+class _Local:
+    def __init__(self, model: str | None, crop: bool) -> None:
+        self.classifier = Classifier(load_package(find_package(Path.cwd(), model)))
+        self.version = self.classifier.package.version
+        self.crop = crop
+
+    def __call__(self, data: bytes) -> Found:
+        size = self.classifier.package.image_size
+        crops = [read_crop(data, size)] if self.crop else find_crops(data, size)[0]
+        if not crops:
+            return []
+        answers = self.classifier.classify(np.stack([crop.pixels for crop in crops])).answers
+        return [
+            (None if crop.box is None else list(crop.visible()), answer)
+            for crop, answer in zip(crops, answers, strict=True)
+        ]
+
+
+class _Remote:
+    def __init__(self, url: str, crop: bool) -> None:
+        self.client = Client(url)
+        self.crop = crop
+        self.version = self.client.info().version
+
+    def __call__(self, data: bytes) -> Found:
+        if self.crop:
+            return [(None, answer) for answer in self.client.predict([data]).faces]
+        faces = self.client.analyze(data).faces
+        return [([*dict(face.box).values()], face) for face in faces]
+
+
+# --- output -------------------------------------------------------------------------------------
+
+
+def _rows(path: str, found: Found, model: str) -> Iterator[Row]:
+    """A row for each face; one without an expression where there is none."""
+    if not found:
+        nothing = dict.fromkeys(("box", "expression", "probabilities"))
+        yield {"path": path, **nothing, "abstains": True, "reason": "no_face", "model": model}
+    for box, answer in found:
+        yield {
+            "path": path,
+            "box": box,
+            "expression": answer.expression,
+            "probabilities": answer.probabilities,
+            "abstains": answer.abstains,
+            "reason": answer.reason,
+            "model": model,
+        }
+
+
+class _Lines:
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def __call__(self, path: str, found: Found, model: str) -> None:
+        for row in _rows(path, found, model):
+            self.write(row)
+
+    def write(self, row: Row) -> None:
+        print(json.dumps(row, ensure_ascii=False), file=self.file, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class _Csv(_Lines):
+    """A column for each probability; the first answered face says which there are."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(file)
+        self.rows: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def close(self) -> None:
+        names = next((list(row["probabilities"]) for row in self.rows if row["probabilities"]), [])
+        columns = ["path", "box", "expression", *names, "abstains", "reason", "model"]
+        writer = csv.writer(self.file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in self.rows:
+            box = None if row["box"] is None else " ".join(map(str, row["box"]))
+            flat = {**row, **(row["probabilities"] or {}), "box": box}
+            writer.writerow([flat.get(name) for name in columns])
+
+
+class _Table(_Lines):
+    """For people: aligned columns, written as they come."""
+
+    def __init__(self, file: IO[str]) -> None:
+        super().__init__(file)
+        print(f"{'expression':<12} {'conf.':>6}  {'box':<22} {'note':<12} path", file=file)
+
+    def write(self, row: Row) -> None:
+        best = f"{max(row['probabilities'].values()):.0%}" if row["probabilities"] else "-"
+        box = "-" if row["box"] is None else " ".join(map(str, row["box"]))
+        print(
+            f"{row['expression'] or '-':<12} {best:>6}  {box:<22} {row['reason'] or '':<12} "
+            f"{row['path']}",
+            file=self.file,
+            flush=True,
+        )
+
+
+_WRITERS: dict[str, Callable[[IO[str]], _Lines]] = {"table": _Table, "jsonl": _Lines, "csv": _Csv}

@@ -1,0 +1,219 @@
+"""The BentoML service.
+
+The routes are an ASGI application inside it, and not BentoML's own API methods: those download what
+a text field names as a URL, unpickle, answer 500 to broken pictures, and describe uploads in their
+OpenAPI otherwise than clients must send them (docs/serving.md).
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+
+import anyio
+import bentoml
+import cv2
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from mien.data.faces import PictureError
+from mien.serving.answers import Analysis, Box, FaceAnswer, FoundFace, Info, Prediction, Problem
+from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
+from mien.serving.figures import Figures
+from mien.serving.guard import Guard
+from mien.serving.log import PredictionLog
+from mien.serving.package import find_package, load_package
+from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
+
+KEY = os.environ.get("MIEN_API_KEY") or None
+_THREADS = 2
+"""Requests that are decoded and classified at once; a large picture must not hold up the rest."""
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The request or a picture in it can't be used."},
+    401: {"model": Problem, "description": "MIEN_API_KEY is set, and the key was not sent."},
+    403: {"model": Problem, "description": "No key is set, and the caller is another machine."},
+    408: {"model": Problem, "description": "The upload was too slow."},
+    413: {"model": Problem, "description": "The upload is too large."},
+    415: {"model": Problem, "description": "The content type is neither a form nor a picture."},
+    503: {"model": Problem, "description": "Too many requests at once; see Retry-After."},
+}
+_ASKED: dict[int | str, dict[str, Any]] = {status: _PROBLEMS[status] for status in (401, 403, 503)}
+
+app = FastAPI(
+    title="Mien",
+    version="1",
+    description="Names the facial expressions in pictures.",
+    docs_url=None,  # its page is loaded from elsewhere
+    redoc_url=None,
+)
+
+
+@app.exception_handler(HTTPException)
+async def _refuse(request: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+@app.get("/", response_class=HTMLResponse, include_in_schema=False)
+async def page() -> Response:
+    """The page for people."""
+    return Response(
+        _PAGE,
+        media_type="text/html",
+        headers={
+            "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
+            "style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+_PAGE = Path(__file__).with_name("page.html").read_bytes()
+
+
+@app.get("/info", response_model=Info, responses=_ASKED)
+async def info() -> Any:
+    """The model: its card, labels, version, metrics."""
+    package = _worker().classifier.package
+    return Info(
+        name=package.metadata["name"],
+        version=package.version,
+        expressions=list(package.expressions),
+        image_size=package.image_size,
+        abstention_threshold=package.threshold,
+        metrics=package.metadata["accuracy"],
+        card=package.card,
+    )
+
+
+@app.post(
+    "/predict",
+    response_model=Prediction,
+    responses=_PROBLEMS,
+    openapi_extra=describe_body(MAX_FILES),
+)
+async def predict(request: Request) -> Response:
+    """What ready face crops show: one answer for each, in their order."""
+    started = time.perf_counter()
+    uploads = await read_uploads(request, MAX_FILES)
+    return _json(await _in_thread(_worker().predict, uploads, started))
+
+
+@app.post("/analyze", response_model=Analysis, responses=_PROBLEMS, openapi_extra=describe_body(1))
+async def analyze(request: Request) -> Response:
+    """Where the faces of a photo are, and what each shows; that there is none is no error."""
+    started = time.perf_counter()
+    (upload,) = await read_uploads(request, 1)
+    return _json(await _in_thread(_worker().analyze, upload, started))
+
+
+def _json(answer: Prediction | Analysis) -> Response:
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _in_thread(function: Any, *arguments: Any) -> Any:
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=_worker().limiter)
+
+
+def _worker() -> "MienService":
+    worker: MienService = app.state.worker
+    return worker
+
+
+def _request_id() -> str:
+    from bentoml._internal.context import trace_context
+
+    return str(trace_context.request_id)
+
+
+@bentoml.asgi_app(app, path="/")
+@bentoml.service(
+    name="mien",
+    workers=1,
+    traffic={"timeout": 60},
+    http={"host": "0.0.0.0" if KEY else "127.0.0.1"},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": True, "namespace": "bentoml_service"},
+)
+class MienService:
+    """One worker: a model, its log and its figures."""
+
+    def __init__(self) -> None:
+        cv2.setNumThreads(1)
+        package = load_package(find_package(Path(os.environ.get("PWD", "."))))
+        self.classifier = Classifier(package)
+        self.log = PredictionLog()
+        self.figures = Figures()
+        self.limiter = anyio.CapacityLimiter(_THREADS)
+        size = package.image_size
+        self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
+        app.state.worker = self
+
+    def predict(self, uploads: list[Upload], started: float) -> Prediction:
+        """The body of ``/predict``."""
+        size = self.classifier.package.image_size
+        crops = []
+        for upload in uploads:
+            try:
+                crops.append(read_crop(upload.data, size))
+            except PictureError as error:
+                raise HTTPException(400, f"{upload.name}: {error}") from None
+        request_id = _request_id()
+        classified = self._classify(crops, request_id, "predict", started)
+        version = self.classifier.package.version
+        return Prediction(model=version, request_id=request_id, faces=classified)
+
+    def analyze(self, upload: Upload, started: float) -> Analysis:
+        """The body of ``/analyze``."""
+        try:
+            crops, (width, height) = find_crops(upload.data, self.classifier.package.image_size)
+        except PictureError as error:
+            raise HTTPException(400, f"{upload.name}: {error}") from None
+        request_id = _request_id()
+        answers = self._classify(crops, request_id, "analyze", started)
+        self.figures.count_photo(len(crops))
+        faces = [
+            FoundFace(box=_box(crop), **dict(answer))
+            for crop, answer in zip(crops, answers, strict=True)
+        ]
+        return Analysis(
+            model=self.classifier.package.version,
+            request_id=request_id,
+            width=width,
+            height=height,
+            message=None if faces else "no face was found",
+            faces=faces,
+        )
+
+    def _classify(
+        self, crops: list[Crop], request_id: str, route: str, started: float
+    ) -> list[FaceAnswer]:
+        package = self.classifier.package
+        classified: Classified | None = None
+        if crops:
+            classified = self.classifier.classify(np.stack([crop.pixels for crop in crops]))
+        self.log.write(
+            request_id=request_id,
+            route=route,
+            model=package.version,
+            expressions=package.expressions,
+            crops=crops,
+            classified=classified,
+            components=len(package.components),
+            started=started,
+        )
+        answers = classified.answers if classified else []
+        self.figures.count(package.version, answers)
+        return answers
+
+
+def _box(crop: Crop) -> Box:
+    x, y, width, height = crop.visible()
+    return Box(x=x, y=y, width=width, height=height)
+
+
+MienService.add_asgi_middleware(Guard, key=KEY)  # type: ignore[attr-defined]  # a bentoml Service

@@ -1,0 +1,82 @@
+"""Retention of the prediction log, and a share of pictures only where it is asked for."""
+
+import json
+import logging
+import os
+import time
+
+import numpy as np
+import pytest
+
+from mien.errors import MienError
+from mien.serving.classifier import Classifier, Crop
+from mien.serving.log import KeptFileHandler, PredictionLog, log_folder, sweep
+from mien.serving.package import load_package
+
+NOW = 1_800_000_000.0
+
+
+def put(path, size: int, days_old: float):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+    os.utime(path, (NOW - days_old * 86400,) * 2)
+    return path
+
+
+def test_the_old_and_the_too_much_go(tmp_path):
+    old = put(tmp_path / "data/data.1.log.a", 10, 31)
+    picture = put(tmp_path / "images/1.png", 10, 40)
+    middle = put(tmp_path / "data/data.1.log.b", 700_000, 2)
+    new = put(tmp_path / "data/data.1.log.c", 700_000, 1)
+    current = put(tmp_path / "data/data.1.log", 10, 60)
+    sweep(tmp_path, days=30, megabytes=1, now=NOW)
+    assert [p.exists() for p in (old, picture, middle, new, current)] == [
+        False, False, False, True, True,
+    ]  # fmt: skip
+    sweep(tmp_path, days=30, megabytes=1, now=NOW)
+    assert new.exists()
+
+
+def test_a_full_file_is_closed_and_no_row_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setenv("MIEN_LOG_MB", "0.01")
+    path = tmp_path / "predictions/data/data.1.log"
+    path.parent.mkdir(parents=True)
+    handler = KeptFileHandler(str(path))
+    for number in range(20):
+        handler.emit(logging.makeLogRecord({"msg": f"{number:0100}", "created": time.time()}))
+    handler.close()
+    files = list(path.parent.iterdir())
+    assert len(files) > 1
+    rows = sorted(int(row) for file in files for row in file.read_text().split())
+    assert rows == list(range(20))
+
+
+def test_a_file_of_another_day_is_closed(tmp_path):
+    path = put(tmp_path / "predictions/data/data.1.log", 5, 0)
+    handler = KeptFileHandler(str(path))
+    today = logging.makeLogRecord({"msg": "x", "created": NOW + 60})
+    tomorrow = logging.makeLogRecord({"msg": "x", "created": NOW + 86400})
+    assert not handler.shouldRollover(today)
+    assert handler.shouldRollover(tomorrow)
+    handler.close()
+
+
+@pytest.mark.parametrize(("share", "kept"), [("", 0), ("0", 0), ("1", 2)])
+def test_pictures_are_kept_only_where_asked_for(tmp_path, monkeypatch, package, share, kept):
+    monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path / share))
+    monkeypatch.setenv("MIEN_LOG_IMAGES", share)
+    log, classifier = PredictionLog(), Classifier(load_package(package))
+    crops = [Crop(np.full((48, 48), grey, np.uint8), 48, 48) for grey in (5, 200)]
+    rows = log._rows(
+        "id", ("happy",), crops, classifier.classify(np.stack([c.pixels for c in crops]))
+    )
+    assert len(list(log_folder().rglob("*.png"))) == kept
+    assert sum(row["image"] is not None for row in rows) == kept
+    json.dumps(rows, allow_nan=False)  # plain numbers all
+
+
+@pytest.mark.parametrize("value", ["2", "-1", "nan", "much"])
+def test_a_bad_share_ends_the_start(monkeypatch, value):
+    monkeypatch.setenv("MIEN_LOG_IMAGES", value)
+    with pytest.raises(MienError, match=f"MIEN_LOG_IMAGES={value}"):
+        PredictionLog()

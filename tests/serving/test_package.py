@@ -1,0 +1,81 @@
+"""Which model is served."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mien.errors import MienError
+from mien.packaging import register
+from mien.serving import package as serving_package
+from mien.serving.classifier import Classifier
+from mien.serving.package import find_package, load_package
+
+
+@pytest.fixture(autouse=True)
+def _no_model(monkeypatch, tmp_path):
+    monkeypatch.delenv("MIEN_MODEL", raising=False)
+    monkeypatch.setattr(serving_package, "SHIPPED", tmp_path / "shipped")
+
+
+def test_the_order(package, tmp_path, monkeypatch):
+    with pytest.raises(MienError, match="no model to serve: run the pipeline"):
+        find_package(tmp_path)
+    shipped = tmp_path / "shipped/small"
+    shutil.copytree(package, shipped)
+    assert find_package(tmp_path) == shipped
+    made = tmp_path / "models/package"
+    shutil.copytree(package, made)
+    assert find_package(tmp_path) == made
+    tag = register(package, "mien")
+    champion = tmp_path / "releases/champion.json"
+    champion.parent.mkdir()
+    champion.write_text(json.dumps({"tag": tag}))
+    stored = find_package(tmp_path)
+    assert stored not in (made, shipped)
+    assert (stored / "model.onnx").read_bytes() == (package / "model.onnx").read_bytes()
+    monkeypatch.setenv("MIEN_MODEL", str(package))
+    assert find_package(tmp_path) == package
+    assert find_package(tmp_path, str(made)) == made
+    monkeypatch.setenv("MIEN_MODEL", tag)
+    assert find_package(tmp_path) == stored
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_broken_champion_is_no_silent_fallback(package, tmp_path, text):
+    shutil.copytree(package, tmp_path / "models/package")
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "releases/champion.json").write_text(text)
+    with pytest.raises(MienError, match="names no model; promote one again"):
+        find_package(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "mien:gone", "a b:c d"])
+def test_unknown_models(tmp_path, name):
+    with pytest.raises(MienError, match=name):
+        find_package(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "metadata.json", "reference.parquet", "card.json"])
+def test_a_package_with_a_broken_file(package, tmp_path, name):
+    folder = tmp_path / "package"
+    shutil.copytree(package, folder)
+    (folder / name).write_bytes(b"broken")
+    with pytest.raises(MienError, match="not a sound package"):
+        load_package(folder)
+
+
+def test_the_distance_is_that_to_the_fifth_nearest(package):
+    classifier = Classifier(load_package(package))
+    points = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32) * 3
+    reference = classifier.package.reference / (classifier.package.reference.std(axis=0) + 1e-6)
+    expected = np.sort(np.linalg.norm(points[:, None] - reference[None], axis=2), axis=1)[:, 4]
+    np.testing.assert_allclose(classifier._distances(points, 5), expected, rtol=1e-3)
+
+
+def test_abstains_below_the_threshold_and_far_away(package):
+    classifier = Classifier(load_package(package))
+    assert classifier._answer([0.39, 0.31, 0.30], strange=False).reason == "unsure"
+    assert classifier._answer([0.41, 0.30, 0.29], strange=False).reason is None
+    assert classifier._answer([1.0, 0.0, 0.0], strange=True).reason == "unfamiliar"

@@ -1,0 +1,169 @@
+"""The page in a real browser, driven over Chromium's own protocol."""
+
+import base64
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from websockets.sync.client import connect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"), pytest.mark.slow]
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket, self.numbers = socket, itertools.count(1)
+        self.events: list[dict[str, Any]] = []
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self.numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = json.loads(self.socket.recv(timeout=30))
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+            self.events.append(message)
+
+    def value(self, expression: str) -> Any:
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def wait(self, expression: str) -> None:
+        for _ in range(150):
+            if self.value(expression):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"never true: {expression}; {self.value('document.body.innerText')}")
+
+    def choose(self, path: Path) -> None:
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+    def press_tab(self) -> str:
+        for kind in ("keyDown", "keyUp"):
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9
+            )
+        return self.value("document.activeElement.id || document.activeElement.tagName")
+
+
+@pytest.fixture(scope="module")
+def page(server, tmp_path_factory) -> Iterator[Page]:
+    folder = tmp_path_factory.mktemp("chromium")
+    process = subprocess.Popen(
+        [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+            "--remote-debugging-port=0", f"--user-data-dir={folder}", "--window-size=1100,1400",
+            "about:blank",
+        ],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        port_file = folder / "DevToolsActivePort"
+        for _ in range(300):
+            if port_file.is_file() and port_file.read_text():
+                break
+            time.sleep(0.1)
+        port = port_file.read_text().split()[0]
+        tabs = httpx.get(f"http://127.0.0.1:{port}/json").json()
+        tab = next(each for each in tabs if each["type"] == "page")
+        with connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
+            opened = Page(socket)
+            for domain in ("Page", "Network", "Runtime", "Log"):
+                opened.call(f"{domain}.enable")
+            opened.call("Page.navigate", url=server.url)
+            opened.wait("document.getElementById('card') && card.textContent.length > 10")
+            yield opened
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def photo(path: Path) -> Path:
+    """Two drawn faces that the detector finds."""
+    picture = np.full((300, 640), 150, np.uint8)
+    for x in (160, 480):
+        cv2.ellipse(picture, (x, 150), (80, 105), 0, 0, 360, 215, -1)
+        cv2.ellipse(picture, (x, 70), (88, 60), 0, 180, 360, 60, -1)
+        for side in (-32, 32):
+            cv2.ellipse(picture, (x + side, 105), (22, 5), 0, 180, 360, 70, 6)
+            cv2.ellipse(picture, (x + side, 125), (16, 9), 0, 0, 360, 240, -1)
+            cv2.circle(picture, (x + side, 125), 8, 30, -1)
+        cv2.ellipse(picture, (x, 165), (14, 8), 0, 0, 180, 150, 4)
+        cv2.ellipse(picture, (x, 205), (34, 12), 0, 0, 360, 90, -1)
+    picture = cv2.GaussianBlur(picture, (0, 0), 2)
+    cv2.imwrite(str(path), picture)
+    return path
+
+
+def test_it_says_what_is_served(page, server):
+    version = httpx.get(f"{server.url}/info").json()["version"]
+    assert page.value("version.textContent") == f"mien:{version}"
+    assert page.value("forbidden.children.length") == 1
+
+
+def test_a_photo_gives_boxes_and_bars(page, server, tmp_path):
+    path = photo(tmp_path / "photo.png")
+    faces = httpx.post(f"{server.url}/analyze", files={"images": path.read_bytes()}).json()["faces"]
+    assert faces, "the detector must find the drawn faces"
+    page.choose(path)
+    page.wait("/found/.test(document.getElementById('status').textContent)")
+    assert page.value("document.querySelectorAll('.face').length") == len(faces)
+    assert page.value("document.querySelectorAll('meter').length") == 3 * len(faces)
+    shown = page.value("document.querySelector('.face h3').textContent")
+    assert shown.startswith(f"1. {faces[0]['expression']}, ")
+    assert page.value("canvas.width") == 640
+    picture = page.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    assert len(base64.b64decode(picture["data"])) > 10_000
+
+
+def test_what_is_no_photo_is_said(page, tmp_path):
+    path = tmp_path / "text.png"
+    path.write_text("text")
+    page.choose(path)
+    page.wait("/not a picture/.test(document.getElementById('status').textContent)")
+    assert page.value("result.hidden")
+
+
+def test_the_webcam(page):
+    page.value("camera.click()")
+    page.wait("!shoot.hidden && video.videoWidth > 0")
+    page.value("document.getElementById('status').textContent = ''; shoot.click()")
+    page.wait("/found/.test(document.getElementById('status').textContent)")
+    assert page.value("video.hidden")
+
+
+def test_the_keyboard_reaches_everything(page):
+    page.value("document.activeElement.blur()")
+    reached = [page.press_tab() for _ in range(6)]
+    assert {"file", "camera", "SUMMARY"} <= set(reached)
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_fails(page, server):
+    page.value("1")
+    asked = [
+        event["params"]["request"]["url"]
+        for event in page.events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked
+    assert all(re.match(rf"{server.url}/|data:|blob:", url) for url in asked), asked
+    assert not [e for e in page.events if e["method"] == "Runtime.exceptionThrown"]

@@ -1,0 +1,114 @@
+"""``mien predict`` and the client: alike in this process and through the service."""
+
+import csv
+import io
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from mien.cli import main
+from mien.serving.client import Client, ServiceError
+
+
+@pytest.fixture
+def faces(tmp_path):
+    folder = tmp_path / "faces"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "deep/c.png"):
+        rough = rng.integers(0, 256, (6, 6), dtype=np.uint8)
+        cv2.imwrite(str(folder / name), cv2.resize(rough, (60, 60)))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def lines(capsys) -> list[dict]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_fields_are_alike_in_process_and_by_url(package, server, faces, capsys):
+    common = ["predict", str(faces), "--crop", "--format", "jsonl"]
+    main([*common, "--model", str(package)])
+    local = lines(capsys)
+    main([*common, "--url", server.url])
+    remote = lines(capsys)
+    assert [row["path"] for row in local] == [
+        str(faces / name) for name in ("a.png", "b.jpg", "deep/c.png")
+    ]
+    fields = ["path", "box", "expression", "probabilities", "abstains", "reason", "model"]
+    for row, other in zip(local, remote, strict=True):
+        assert list(row) == fields
+        assert {**row, "probabilities": None} == {**other, "probabilities": None}
+        assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+        assert sum(row["probabilities"].values()) == pytest.approx(1)
+
+
+def test_no_face_is_a_row(package, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "flat.png"), np.full((90, 90), 7, np.uint8))
+    main(["predict", str(tmp_path / "*.png"), "--model", str(package), "--format", "jsonl"])
+    (row,) = lines(capsys)
+    assert row["expression"] is row["box"] is row["probabilities"] is None
+    assert (row["abstains"], row["reason"]) == (True, "no_face")
+
+
+def test_csv_and_table(package, faces, capsys):
+    common = ["predict", str(faces), "--crop", "--model", str(package), "--format"]
+    main([*common, "csv"])
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 3
+    assert sum(float(rows[0][name]) for name in ("happy", "sad", "neutral")) == pytest.approx(1)
+    main([*common, "table"])
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 4
+    assert shown[1].startswith(rows[0]["expression"])
+
+
+def test_standard_input(package, faces, capsys, monkeypatch):
+    data = io.BytesIO((faces / "a.png").read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
+    main(["predict", "-", "--crop", "--model", str(package), "--format", "jsonl"])
+    assert lines(capsys)[0]["path"] == "-"
+
+
+def test_a_bad_picture_does_not_stop_the_others(package, faces, capsys):
+    (faces / "broken.png").write_bytes(b"\x89PNG")
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", str(faces), "--crop", "--model", str(package), "--format", "jsonl"])
+    assert "1 of 4 pictures could not be used" in str(caught.value.code)
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert "broken.png: " in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.png"], "nowhere.png: no such file"),
+        (["."], "no pictures in this folder"),
+        (["a.png", "--model", "nowhere"], "nowhere: neither a package folder nor a tag"),
+        (["a.png"], "no model to serve"),
+        (["a.png", "--url", "http://127.0.0.1:9"], "no answer"),
+    ],
+)
+def test_plain_messages(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MIEN_MODEL", raising=False)
+    if "a.png" in arguments:
+        cv2.imwrite("a.png", np.zeros((50, 50), np.uint8))
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", *arguments])
+    assert message in str(caught.value.code)
+
+
+def test_client(server, faces):
+    with Client(server.url) as client:
+        data = (faces / "a.png").read_bytes()
+        assert len(client.predict([data, data]).faces) == 2
+        assert client.analyze(data).message == "no face was found"
+        assert client.info().version == client.predict([data]).model
+        with pytest.raises(ServiceError, match="not a picture") as caught:
+            client.predict([b"text"])
+        assert caught.value.status == 400

@@ -1,0 +1,351 @@
+"""The running service: what it answers, and what it answers to what it can't use."""
+
+import asyncio
+import io
+import json
+import re
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mien.data.dataset import to_tensor
+from mien.data.faces import decode_picture
+from mien.data.manifest import measure
+from mien.model.export import Deployable
+from mien.model.weights import load_weights
+from mien.serving.answers import Analysis, Info, Prediction
+from mien.serving.classifier import to_input
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def draw_faces(count: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rough = rng.integers(0, 256, (count, 6, 6), dtype=np.uint8)
+    return np.stack([cv2.resize(face, (48, 48)) for face in rough])
+
+
+FACE = draw_faces(1)[0]
+
+
+def send(server, data: bytes, route: str = "predict", kind: str = "image/png") -> httpx.Response:
+    return httpx.post(f"{server.url}/{route}", content=data, headers={"Content-Type": kind})
+
+
+def test_input_is_what_training_used():
+    faces = np.arange(256, dtype=np.uint8).repeat(9).reshape(-1, 48, 48)
+    np.testing.assert_array_equal(to_input(faces), to_tensor(faces).numpy())
+
+
+def test_endpoint_onnx_and_pytorch_agree(server, package):
+    faces = draw_faces(1000)
+    deployable = Deployable(load_weights(package / "weights.safetensors").model, 0.5).eval()
+    with torch.inference_mode():
+        expected = deployable(to_tensor(faces))[0].numpy()
+    found = []
+    for start in range(0, len(faces), 64):
+        files = [("images", encode(face)) for face in faces[start : start + 64]]
+        answer = Prediction.model_validate(
+            httpx.post(f"{server.url}/predict", files=files).raise_for_status().json()
+        )
+        found += [list(face.probabilities.values()) for face in answer.faces]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_photo_without_a_face_is_an_answer(server):
+    answer = Analysis.model_validate(
+        send(server, encode(np.full((90, 120), 99, np.uint8)), "analyze").json()
+    )
+    assert answer.faces == []
+    assert answer.message == "no face was found"
+    assert (answer.width, answer.height) == (120, 90)
+
+
+def test_info(server):
+    info = Info.model_validate(httpx.get(f"{server.url}/info").json())
+    assert info.expressions == ["happy", "sad", "neutral"]
+    assert info.card["model"]["name"] == "mien"
+
+
+def test_each_face_is_a_row_of_the_log(server):
+    pixels = np.kron(FACE, np.ones((2, 2), np.uint8))
+    answer = send(server, encode(pixels)).json()
+    empty = send(server, encode(np.full((50, 60), 9, np.uint8)), "analyze").json()
+    rows = {
+        row["request_id"]: row
+        for path in (server.logs / "predictions/data").glob("data.*.log*")
+        for row in map(json.loads, path.read_text().splitlines())
+    }
+    row = rows[answer["request_id"]]
+    face = answer["faces"][0]
+    assert row["time"].endswith("+00:00")
+    assert (row["route"], row["model"]) == ("predict", answer["model"])
+    assert (row["faces"], row["face"], row["image"]) == (1, 0, None)
+    assert (row["width"], row["height"]) == (96, 96)
+    assert row["expression"] == face["expression"]
+    assert row["abstains"] is face["abstains"]
+    assert {name: row[f"probability_{name}"] for name in face["probabilities"]} == face[
+        "probabilities"
+    ]
+    measured = measure(FACE[None]).iloc[0]
+    for name in ("brightness", "contrast", "sharpness"):
+        assert row[name] == pytest.approx(measured[name], rel=1e-5)
+    assert {f"component_{i}" for i in range(1, 5)} <= set(row)
+    row = rows[empty["request_id"]]
+    assert row["faces"] == 0
+    assert row["face"] is row["expression"] is row["component_4"] is row["width"] is None
+    assert not list(server.logs.rglob("*.png"))
+
+
+def test_metrics_count_faces(server):
+    def counted() -> float:
+        text = httpx.get(f"{server.url}/metrics").text
+        return sum(map(float, re.findall(r"^mien_predictions_total\{.*\} (\S+)$", text, re.M)))
+
+    before = counted()
+    send(server, encode(FACE))
+    assert counted() == before + 1
+
+
+# --- pictures that are handled ------------------------------------------------------------------
+
+
+def test_kinds_of_pictures(server):
+    colour = np.stack([FACE] * 3, axis=-1)
+    deep = io.BytesIO()
+    Image.fromarray(FACE.astype(np.uint16) * 257).save(deep, "PNG")
+    cmyk, palette = io.BytesIO(), io.BytesIO()
+    Image.fromarray(colour).convert("CMYK").save(cmyk, "JPEG", quality=95)
+    Image.fromarray(colour).convert("P").save(palette, "PNG")
+    alpha = np.concatenate([colour, np.full((48, 48, 1), 255, np.uint8)], axis=-1)
+    for data in (deep.getvalue(), cmyk.getvalue(), palette.getvalue(), encode(alpha)):
+        assert send(server, data).status_code == 200
+    exact = send(server, encode(FACE)).json()["faces"]
+    for data in (deep.getvalue(), encode(alpha), encode(FACE, "TIFF")):
+        assert send(server, data).json()["faces"] == exact
+
+
+@pytest.mark.parametrize("kind", ["image/jpg", "image/jpeg", "image/anything"])
+def test_the_bytes_say_what_a_picture_is(server, kind):
+    assert send(server, encode(FACE, "JPEG"), kind=kind).status_code == 200
+
+
+def test_a_turned_picture_is_put_upright(server):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    turned = encode(np.rot90(FACE), "PNG", exif=exif)
+    assert decode_picture(turned).tolist() == FACE.tolist()
+    assert send(server, turned).json()["faces"] == send(server, encode(FACE)).json()["faces"]
+
+
+# --- what can't be used -------------------------------------------------------------------------
+
+
+def encode_large(side: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def animated() -> bytes:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(face) for face in draw_faces(3)]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("route", ["predict", "analyze"])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"this is text", "not a picture"),
+        (encode(draw_faces(1)[0], "JPEG")[:400], "truncated or broken"),
+        (animated(), "animated"),
+        (encode(np.zeros((1, 1), np.uint8)), "too small"),
+        (encode_large(20_000), "giant"),
+        (encode_large(8_000), "giant"),
+        (b"GIF89a" + b"\xff" * 200, "not a picture"),
+    ],
+    ids=["empty", "text", "truncated", "animated", "1x1", "20000", "bomb", "broken-gif"],
+)
+def test_bad_pictures(server, route, data, message):
+    answer = send(server, data, route)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+    assert "/tmp" not in answer.text
+    form = httpx.post(f"{server.url}/{route}", files={"images": ("a.png", data)})
+    assert form.status_code == 400
+    assert form.json()["error"].startswith("picture 0: ")
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/json", "application/vnd.bentoml+pickle"]
+)
+def test_wrong_content_type(server, kind):
+    answer = send(server, encode(FACE), kind=kind)
+    assert answer.status_code == 415
+    assert kind in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"files": {"photo": encode(FACE)}}, 'unknown field "photo"'),
+        ({"data": {"images": "http://127.0.0.1/x"}, "files": {"images": encode(FACE)}}, "text"),
+        ({"data": {"temperature": "NaN"}, "files": {"images": encode(FACE)}}, "unknown field"),
+        ({"files": {"images": encode(FACE)}, "params": {"top": "NaN"}}, 'unknown parameter "top"'),
+        ({"files": [("images", b"x")] * 500}, "at most 64 pictures"),
+        (
+            {"content": b"--x\r\n", "headers": {"Content-Type": "multipart/form-data"}},
+            "can't be read",
+        ),
+        (
+            {
+                "content": b"\x00\xff",
+                "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+            },
+            "",
+        ),
+    ],
+    ids=["field", "url", "nan", "parameter", "500-files", "no-boundary", "garbage"],
+)
+def test_bad_requests(server, request_, message):
+    answer = httpx.post(f"{server.url}/predict", **request_)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def test_unknown_route_and_method(server):
+    assert httpx.post(f"{server.url}/nothing", content=b"").status_code in (404, 405)
+    assert httpx.put(f"{server.url}/predict").status_code == 405
+
+
+def raw(server, data: bytes, wait: float = 60) -> bytes:
+    """What the service answers on a bare connection to which ``data`` are sent."""
+    address = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=wait) as sock:
+        sock.sendall(data)
+        parts = b""
+        while part := sock.recv(65536):
+            parts += part
+        return parts
+
+
+def test_a_huge_upload_is_refused_from_its_header(server):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    started = time.monotonic()
+    answer = raw(server, head + b"Content-Length: 209715200\r\n\r\n" + b"x" * 1000)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert time.monotonic() - started < 5
+
+
+def test_a_huge_chunked_upload_is_cut_off(server):
+    def chunks():
+        for _ in range(200):
+            yield b"x" * 2**20
+
+    try:
+        answer = httpx.post(
+            f"{server.url}/predict", content=chunks(), headers={"Content-Type": "image/png"}
+        )
+    except (httpx.WriteError, httpx.ReadError, httpx.RemoteProtocolError):
+        pass  # the service closed the connection before all was sent
+    else:
+        assert answer.status_code == 413
+    assert send(server, encode(FACE)).status_code == 200
+
+
+@pytest.mark.slow
+def test_a_slow_upload_is_ended(server):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    assert raw(server, head + b"Content-Length: 100\r\n\r\nx").startswith(b"HTTP/1.1 408")
+
+
+def test_overload_is_refused_and_passes(server):
+    photo = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
+    data = encode(photo, "JPEG")
+
+    async def storm() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(timeout=120, limits=limits) as client:
+            return await asyncio.gather(
+                *(
+                    client.post(
+                        f"{server.url}/analyze",
+                        content=data,
+                        headers={"Content-Type": "image/jpeg"},
+                    )
+                    for _ in range(100)
+                )
+            )
+
+    answers = asyncio.run(storm())
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert all(answer.headers["Retry-After"] == "1" for answer in refused)
+    assert send(server, encode(FACE)).status_code == 200
+
+
+def test_many_clients_get_their_own_answers(server):
+    faces = draw_faces(32, seed=3)
+    alone = [send(server, encode(face)).json()["faces"] for face in faces]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda face: send(server, encode(face)).json()["faces"], faces))
+    assert [f[0]["expression"] for f in together] == [f[0]["expression"] for f in alone]
+    assert together == alone
+
+
+# --- OpenAPI, page, key -------------------------------------------------------------------------
+
+
+def test_openapi_lists_every_route_and_answer(server):
+    spec = httpx.get(f"{server.url}/openapi.json").json()
+    assert set(spec["paths"]) == {"/predict", "/analyze", "/info"}
+    codes = set(spec["paths"]["/predict"]["post"]["responses"])
+    assert {"200", "400", "401", "403", "408", "413", "415", "503"} <= codes
+
+
+def test_the_page_loads_nothing_from_elsewhere(server):
+    page = httpx.get(server.url).text
+    assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", page)
+
+
+def test_key(package, tmp_path, start):
+    key = "a-secret"
+    with start(tmp_path, MIEN_MODEL=str(package), MIEN_API_KEY=key) as guarded:
+        for route in ("", "info", "metrics", "openapi.json", "docs.json", "schema.json", "nothing"):
+            answer = httpx.get(f"{guarded.url}/{route}")
+            assert answer.status_code == 401, route
+            assert "Bearer" in answer.json()["error"]
+        for route in ("livez", "readyz"):
+            assert httpx.get(f"{guarded.url}/{route}").status_code == 200
+        url = f"{guarded.url}/info"
+        wrong = {"Authorization": "Bearer a-secret2"}
+        assert httpx.get(url, headers=wrong).status_code == 401
+        assert httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        assert httpx.get(url, auth=("anyone", key)).status_code == 200
+
+
+def test_without_a_model_it_says_what_to_do(tmp_path):
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "mien.serving"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "no model to serve: run the pipeline" in done.stderr
+    assert not list(Path(tmp_path).iterdir())
