@@ -1,8 +1,8 @@
 """The BentoML service.
 
 The routes are an ASGI application inside it, and not BentoML's own API methods: those download what
-a text field names as a URL, unpickle, answer 500 to broken pictures, and describe uploads in their
-OpenAPI otherwise than clients must send them (docs/serving.md).
+a text field names as a URL, answer 500 to broken pictures, and describe uploads in their OpenAPI
+otherwise than clients must send them (docs/serving.md).
 """
 
 import os
