@@ -174,7 +174,7 @@ def send(root: Path, count: int, drifted: bool) -> None:
     faces, _ = draw(count, drifted, SEED)
     described = Network(package, reference).describe(faces)
     data = root / "logs" / "predictions" / "data"
-    kept = root / "logs" / "faces"
+    kept = root / "logs" / "predictions" / "images"
     for folder in (data, kept):
         folder.mkdir(parents=True, exist_ok=True)
     lines = []

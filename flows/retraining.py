@@ -29,7 +29,7 @@ from mien.promotion.commands import AlreadyChampion, carry_out, decide
 from mien.promotion.releases import Record
 from mien.workspace import make_workspace
 
-KEPT = "faces"
+KEPT = "predictions/images"
 """Folder under the log folder in which the service keeps faces, where its operator lets it."""
 _HISTORY = 100
 

@@ -98,7 +98,7 @@ def test_a_failed_training_changes_nothing(workspace, monkeypatch):  # noqa: F81
 
 def test_kept_faces_are_another_unlabelled_source(workspace):  # noqa: F811
     root = workspace("served", GOOD)
-    kept = root / "logs" / "faces"
+    kept = root / "logs" / "predictions" / "images"
     assert flows.retraining.gather_faces(root, kept) == root
     kept.mkdir(parents=True)
     (kept / "a.png").write_bytes(b"x")

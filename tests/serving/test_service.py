@@ -21,6 +21,8 @@ from mien.data.faces import decode_picture
 from mien.data.manifest import measure
 from mien.model.export import Deployable
 from mien.model.weights import load_weights
+from mien.monitoring.log import read_window
+from mien.monitoring.reference import read_reference
 from mien.serving.answers import Analysis, Info, Prediction
 from mien.serving.classifier import to_input
 
@@ -77,6 +79,22 @@ def test_info(server):
     info = Info.model_validate(httpx.get(f"{server.url}/info").json())
     assert info.expressions == ["happy", "sad", "neutral"]
     assert info.card["model"]["name"] == "mien"
+
+
+def test_the_watcher_reads_what_the_service_writes(server, package):
+    """Serving and monitoring share a format and no code: all rows count, each exactly once."""
+    reference = read_reference(package)
+    before = read_window(server.logs, {}, reference)
+    faces = draw_faces(3, seed=1)
+    files = [("images", encode(face)) for face in faces]
+    httpx.post(f"{server.url}/predict", files=files).raise_for_status()
+    send(server, encode(np.full((50, 60), 9, np.uint8)), "analyze").raise_for_status()
+    window = read_window(server.logs, before.mark, reference)
+    assert len(window.faces) == 3
+    assert (window.pictures, window.pictures_without_face) == (2, 1)
+    assert window.skipped == {}
+    assert not window.faces.isna().to_numpy().any()
+    assert len(read_window(server.logs, window.mark, reference).faces) == 0
 
 
 def test_each_face_is_a_row_of_the_log(server):
