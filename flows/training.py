@@ -27,7 +27,15 @@ from flows.artifacts import address, publish, publish_failing_rows, shows_no_peo
 from flows.lifetime import end_with_worker
 from mien.errors import MienError
 from mien.params import merge
-from mien.pipeline import Changes, DvcFailed, Pipeline, StageFailed, flatten, open_pipeline
+from mien.pipeline import (
+    Changes,
+    DvcFailed,
+    Pipeline,
+    StageFailed,
+    TookTooLong,
+    flatten,
+    open_pipeline,
+)
 from mien.results import REPORT, champion, comparison, previous_run, remember, summary, this_run
 from mien.workspace import assignment, override
 
@@ -59,7 +67,7 @@ def may_pass(task: Task[..., Any], run: TaskRun, state: State) -> bool:
     retries=len(RETRY_DELAYS),
     retry_condition_fn=may_pass,
 )
-def run_stage(pipeline: Pipeline, stage: str, force: bool, show_faces: bool) -> State:
+def run_stage(pipeline: Pipeline, stage: str, force: bool, show_faces: bool, hours: float) -> State:
     """Run one stage where it is out of date; its last lines are the message of a failure."""
     if not force and pipeline.is_current(stage):
         return Completed(name="Cached", message=f"'{stage}' is up to date")
@@ -71,7 +79,10 @@ def run_stage(pipeline: Pipeline, stage: str, force: bool, show_faces: bool) -> 
         logger.info(line)
 
     try:
-        pipeline.run(stage, emit, force=force)
+        pipeline.run(stage, emit, force=force, limit=3600 * hours)
+    except TookTooLong:
+        message = f"stage '{stage}' took longer than {hours:g} h and was ended"
+        return Failed(name="TimedOut", message=message)
     except StageFailed as error:
         if publish_failing_rows(stage, lines):
             publish(pipeline, stage, show_faces)  # the report says more
@@ -169,12 +180,11 @@ def _bring_up_to_date(
     _rename(name)
     show_faces = show_faces or shows_no_people(pipeline.root)
     for stage in chosen:
-        state = run_stage.with_options(
-            name=stage, timeout_seconds=3600 * stage_hours, retry_delay_seconds=RETRY_DELAYS
-        )(pipeline, stage, force, show_faces, return_state=True)
+        state = run_stage.with_options(name=stage, retry_delay_seconds=RETRY_DELAYS)(
+            pipeline, stage, force, show_faces, stage_hours, return_state=True
+        )
         if not state.is_completed():
-            late = f"stage '{stage}' took longer than {stage_hours:g} h and was ended"
-            return Failed(message=late if state.name == "TimedOut" else state.message)
+            return Failed(message=state.message)
     _publish_results(pipeline.root, name)
     if push and not (state := _transfer(pipeline, "push")).is_completed():
         return Failed(message=state.message)

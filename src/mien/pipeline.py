@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -63,6 +64,10 @@ class DvcFailed(MienError):
         super().__init__("\n".join(self.lines))
 
 
+class TookTooLong(MienError):
+    """A DVC command was ended, with all its processes, since its time was up."""
+
+
 @dataclass(frozen=True)
 class Changes:
     """What DVC finds different from a stage's last run."""
@@ -105,6 +110,7 @@ class Pipeline:
         another is about to make anew is not among them."""
         with self._repo() as repo, repo.lock:
             found = {stage.name: stage.status() for stage in repo.index.stages}
+            remade = {str(out) for s in repo.index.stages if found[s.name] for out in s.outs}
         locked_stages = self._locked_stages()
         changes = {}
         for name, status in found.items():
@@ -117,7 +123,7 @@ class Pipeline:
             inputs = {
                 name: state
                 for name, state in parts.pop("changed deps", {}).items()
-                if state != "deleted"  # the stage that makes it is out of date itself
+                if state != "deleted" and name not in remade
             }
             if not inputs and not parts:
                 continue
@@ -180,7 +186,14 @@ class Pipeline:
         except DvcException:
             return False  # `dvc repro` will fail on it, too, and say why
 
-    def run(self, stage: str, emit: Callable[[str], None], *, force: bool = False) -> None:
+    def run(
+        self,
+        stage: str,
+        emit: Callable[[str], None],
+        *,
+        force: bool = False,
+        limit: float | None = None,
+    ) -> None:
         """Run one stage with ``dvc repro``, calling ``emit`` with each line that it prints.
 
         Whatever interrupts the caller (time-out, cancellation, Ctrl-C, SIGTERM made an exception)
@@ -188,23 +201,26 @@ class Pipeline:
 
         Raises:
             StageFailed: the stage, or DVC before it, ended with a non-zero status.
+            TookTooLong: it was ended after ``limit`` seconds.
         """
         options = ["--single-item", *(["--force"] if force else [])]
         mark = self._mark(stage)
         mark.parent.mkdir(exist_ok=True)
         mark.touch()
         try:
-            self.dvc("repro", *options, stage, emit=emit)
+            self.dvc("repro", *options, stage, emit=emit, limit=limit)
         except DvcFailed as error:
             raise StageFailed(stage, error.lines) from None
         mark.unlink()
 
-    def dvc(self, *arguments: str, emit: Callable[[str], None]) -> None:
+    def dvc(self, *arguments: str, emit: Callable[[str], None], limit: float | None = None) -> None:
         """Run a DVC command in a process group that ends with this process, whatever ends it.
 
         Raises:
             DvcFailed: it ended with a non-zero status.
+            TookTooLong: it was ended after ``limit`` seconds.
         """
+        late = threading.Event()
         watched, held = os.pipe()  # `held` closes with this process, even by SIGKILL
         guard = [sys.executable, "-m", "mien.guard", str(watched), str(self.lock)]
         tail: deque[str] = deque(maxlen=_TAIL)
@@ -222,6 +238,16 @@ class Pipeline:
                 start_new_session=True,
                 pass_fds=[watched, self.lock],
             )
+
+            def expire() -> None:
+                late.set()
+                _end_group(process)
+
+            # A timer of our own: Prefect raises its time-out as an OSError wherever this thread
+            # happens to be, and what it interrupts (logging, DVC) may take that for its own.
+            timer = threading.Timer(limit or threading.TIMEOUT_MAX, expire)
+            timer.daemon = True
+            timer.start()
             try:
                 for line in _stage_lines(process.stdout or ()):
                     tail.append(line)
@@ -230,9 +256,13 @@ class Pipeline:
             except BaseException:
                 _end_group(process)
                 raise
+            finally:
+                timer.cancel()
         finally:
             os.close(watched)
             os.close(held)
+        if late.is_set():
+            raise TookTooLong(f"`dvc {' '.join(arguments)}` was ended after {limit:g} s")
         if failed:
             raise DvcFailed(tail)
 
