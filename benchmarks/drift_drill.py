@@ -264,16 +264,17 @@ def changed(root: Path, tag: str) -> bool:
 
 
 def wait(ready: Any, seconds: float, what: str) -> None:
-    """Until ``ready`` gives something true; what it raises counts as false."""
+    """Until ``ready`` gives something true; what it raises counts as false, and is told at last."""
+    last = ""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
             if ready():
                 return
-        except Exception:
-            pass
+        except Exception as error:  # not there yet, in whatever way
+            last = f" ({type(error).__name__}: {error})"
         time.sleep(2)
-    raise SystemExit(f"{what} did not come within {seconds:.0f} s; see {ROOT}/*.log")
+    raise SystemExit(f"{what} did not come within {seconds:.0f} s{last}; see {ROOT}/*.log")
 
 
 @contextmanager

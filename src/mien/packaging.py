@@ -58,12 +58,11 @@ def hash_lock(path: Path) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def find_commit() -> str:
-    """The Git commit of the working folder, or that there is none."""
+def find_commit(folder: Path = Path()) -> str:
+    """The Git commit that ``folder`` lies in, or that there is none."""
+    command = ["git", "rev-parse", "--verify", "HEAD"]
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=False
-        )
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return "none (Git is not installed)"
     return answer.stdout.strip() if answer.returncode == 0 else "none (not in a Git repository)"

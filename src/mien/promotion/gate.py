@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import packaging
+from mien.data.dataset import to_tensor
 from mien.data.faces import resize
 from mien.data.manifest import read_manifest
 from mien.errors import MienError
@@ -149,7 +150,7 @@ def predict(package: Path, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     parts = []
     for start in range(0, len(faces), _BATCH):
         batch = np.stack([resize(face, size) for face in faces[start : start + _BATCH]])
-        inputs = {"faces": batch[:, None].astype(np.float32) / 255}
+        inputs = {"faces": to_tensor(batch).numpy()}
         parts.append(session.run(["probabilities"], inputs)[0])
     return np.concatenate(parts)
 

@@ -104,7 +104,7 @@ def make_record(
         "evidence": {
             "lock": packaging.hash_lock(lock),
             "lock_file": hash_file(lock),
-            "commit": _commit(trained),
+            "commit": packaging.find_commit(trained),
             "data": _data_hash(lock),
             "params": dict(params),
         },
@@ -242,15 +242,6 @@ def _git(root: Path, *arguments: str) -> str:
     if answer.returncode:
         raise MienError(f"the release could not be tagged: git: {answer.stderr.strip()}")
     return answer.stdout
-
-
-def _commit(folder: Path) -> str:
-    command = ["git", "rev-parse", "--verify", "HEAD"]
-    try:
-        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return "none (Git is not installed)"
-    return answer.stdout.strip() if answer.returncode == 0 else "none (not in a Git repository)"
 
 
 def _now() -> datetime:
