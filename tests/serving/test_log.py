@@ -10,10 +10,18 @@ import pytest
 
 from mien.errors import MienError
 from mien.serving.classifier import Classifier, Crop
-from mien.serving.log import KeptFileHandler, PredictionLog, log_folder, sweep
+from mien.serving.log import Answered, KeptFileHandler, PredictionLog, log_folder, sweep
 from mien.serving.package import load_package
 
 NOW = 1_800_000_000.0
+
+
+@pytest.fixture
+def fresh_monitor(monkeypatch):
+    """BentoML keeps a monitor, and where it writes, for the whole process."""
+    from bentoml._internal.monitoring import api
+
+    monkeypatch.setattr(api, "_MONITOR_INSTANCES", {})
 
 
 def put(path, size: int, days_old: float):
@@ -62,17 +70,38 @@ def test_a_file_of_another_day_is_closed(tmp_path):
 
 
 @pytest.mark.parametrize(("share", "kept"), [("", 0), ("0", 0), ("1", 2)])
-def test_pictures_are_kept_only_where_asked_for(tmp_path, monkeypatch, package, share, kept):
+def test_pictures_are_kept_only_where_asked_for(
+    tmp_path, monkeypatch, package, fresh_monitor, share, kept
+):
     monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path / share))
     monkeypatch.setenv("MIEN_LOG_IMAGES", share)
     log, classifier = PredictionLog(), Classifier(load_package(package))
     crops = [Crop(np.full((48, 48), grey, np.uint8), 48, 48) for grey in (5, 200)]
-    rows = log._rows(
-        "id", ("happy",), crops, classifier.classify(np.stack([c.pixels for c in crops]))
-    )
+    classified = classifier.classify(np.stack([c.pixels for c in crops]))
+    log.write(Answered("id", "predict", "1", ("happy",), crops, classified, 2, 3.0))
+    log.close()
+    lines = (log_folder() / "predictions/data/data.0.log").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["face"] for row in rows] == [0, 1]
+    assert {row["request_id"] for row in rows} == {"id"}
     assert len(list(log_folder().rglob("*.png"))) == kept
     assert sum(row["image"] is not None for row in rows) == kept
-    json.dumps(rows, allow_nan=False)  # plain numbers all
+
+
+def test_a_write_that_fails_ends_neither_the_service_nor_the_log(
+    tmp_path, monkeypatch, fresh_monitor
+):
+    monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
+    (tmp_path / "predictions").write_text("in the way")
+    log = PredictionLog()
+    log.write(Answered("lost", "analyze", "1", ("happy",), [], None, 2, 3.0))
+    time.sleep(0.5)
+    (tmp_path / "predictions").unlink()
+    log.write(Answered("kept", "analyze", "1", ("happy",), [], None, 2, 3.0))
+    log.close()
+    log.close()
+    (line,) = (tmp_path / "predictions/data/data.0.log").read_text().splitlines()
+    assert json.loads(line)["request_id"] == "kept"
 
 
 @pytest.mark.parametrize("value", ["2", "-1", "nan", "much"])

@@ -81,14 +81,31 @@ def test_info(server):
     assert info.card["model"]["name"] == "mien"
 
 
+def logged(server, request_id):
+    """The log's rows by request, once that of ``request_id`` is among them."""
+    deadline = time.monotonic() + 20
+    while True:
+        rows = {
+            row["request_id"]: row
+            for path in (server.logs / "predictions/data").glob("data.*.log*")
+            for row in map(json.loads, path.read_text().splitlines())
+        }
+        if request_id in rows:
+            return rows
+        assert time.monotonic() < deadline, "the row was never written"
+        time.sleep(0.05)
+
+
 def test_the_watcher_reads_what_the_service_writes(server, package):
     """Serving and monitoring share a format and no code: all rows count, each exactly once."""
     reference = read_reference(package)
+    logged(server, send(server, encode(FACE)).json()["request_id"])
     before = read_window(server.logs, {}, reference)
     faces = draw_faces(3, seed=1)
     files = [("images", encode(face)) for face in faces]
     httpx.post(f"{server.url}/predict", files=files).raise_for_status()
-    send(server, encode(np.full((50, 60), 9, np.uint8)), "analyze").raise_for_status()
+    last = send(server, encode(np.full((50, 60), 9, np.uint8)), "analyze").json()
+    logged(server, last["request_id"])
     window = read_window(server.logs, before.mark, reference)
     assert len(window.faces) == 3
     assert (window.pictures, window.pictures_without_face) == (2, 1)
@@ -101,11 +118,7 @@ def test_each_face_is_a_row_of_the_log(server):
     pixels = np.kron(FACE, np.ones((2, 2), np.uint8))
     answer = send(server, encode(pixels)).json()
     empty = send(server, encode(np.full((50, 60), 9, np.uint8)), "analyze").json()
-    rows = {
-        row["request_id"]: row
-        for path in (server.logs / "predictions/data").glob("data.*.log*")
-        for row in map(json.loads, path.read_text().splitlines())
-    }
+    rows = logged(server, empty["request_id"])
     row = rows[answer["request_id"]]
     face = answer["faces"][0]
     assert row["time"].endswith("+00:00")

@@ -4,6 +4,7 @@ Shared by the pipeline and the service, so that a face is treated alike in both.
 NumPy arrays; a picture is a uint8 array ``[H, W]`` of grey levels, a face is ``[S, S]``.
 """
 
+import contextlib
 import io
 import threading
 from pathlib import Path
@@ -75,8 +76,7 @@ def decode_picture(data: bytes) -> Grey:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_header(picture)
             picture.load()
-            upright = _upright(picture)
-            return _grey(upright)
+            return _grey(_upright(picture))
     except PictureError:
         raise
     except UnidentifiedImageError:
@@ -102,10 +102,9 @@ def _check_header(picture: Image.Image) -> None:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # broken EXIF around a sound picture
-        return picture
+    with contextlib.suppress(Exception):  # broken EXIF around a sound picture
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
 
 
 def _grey(picture: Image.Image) -> Grey:
@@ -115,7 +114,7 @@ def _grey(picture: Image.Image) -> Grey:
         pixels = np.asarray(picture.convert("RGBA").convert("LA"), dtype=np.float32)
         opacity = pixels[..., 1] / 255
         return np.rint(pixels[..., 0] * opacity + BACKGROUND * (1 - opacity)).astype(np.uint8)
-    return np.array(picture.convert("L"), dtype=np.uint8)
+    return np.array(picture if picture.mode == "L" else picture.convert("L"), dtype=np.uint8)
 
 
 def find_faces(picture: Grey) -> list[Box]:
@@ -159,6 +158,9 @@ def _cascade() -> Any:
 def crop(picture: Grey, box: Box) -> Grey:
     """The pixels inside ``box``; where it reaches beyond the picture, the edge is repeated."""
     height, width = picture.shape
+    right, bottom = box.x + box.side, box.y + box.side
+    if min(box.x, box.y) >= 0 and right <= width and bottom <= height:
+        return picture[box.y : bottom, box.x : right]
     rows = np.clip(np.arange(box.y, box.y + box.side), 0, height - 1)
     columns = np.clip(np.arange(box.x, box.x + box.side), 0, width - 1)
     return picture[np.ix_(rows, columns)]

@@ -112,18 +112,22 @@ def measure(faces: NDArray[np.uint8]) -> pd.DataFrame:
 
 
 def _measure(faces: NDArray[np.uint8]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {**image_statistics(faces), "phash": perceptual_hash(faces.astype(np.float32))}
+    )
+
+
+def image_statistics(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """``brightness``, ``contrast`` and ``sharpness`` of faces ``[n, S, S]``, each ``[n]``."""
     grey = faces.astype(np.float32)
     inner = grey[:, 1:-1, 1:-1]
     laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     laplacian -= 4 * inner
-    return pd.DataFrame(
-        {
-            "brightness": grey.mean(axis=(1, 2)),
-            "contrast": grey.std(axis=(1, 2)),
-            "sharpness": laplacian.var(axis=(1, 2)),
-            "phash": perceptual_hash(grey),
-        }
-    )
+    return {
+        "brightness": grey.mean(axis=(1, 2)),
+        "contrast": grey.std(axis=(1, 2)),
+        "sharpness": laplacian.var(axis=(1, 2)),
+    }
 
 
 def perceptual_hash(faces: NDArray[np.float32]) -> NDArray[np.uint64]:

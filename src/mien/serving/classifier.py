@@ -43,6 +43,12 @@ class Classified:
     components: NDArray[np.float32]
     """``[n, k]``: the embeddings on the package's projection."""
 
+    @classmethod
+    def join(cls, parts: list["Classified"]) -> "Classified":
+        """Batches of faces, one after the other; at least one."""
+        answers = [answer for part in parts for answer in part.answers]
+        return cls(answers, np.concatenate([part.components for part in parts]))
+
 
 def read_crop(data: bytes, size: int) -> Crop:
     """A picture that is a face already, as ``prepare`` reads it: the square in its middle.

@@ -1,5 +1,6 @@
 """The model's own figures among the service's Prometheus metrics."""
 
+from collections import Counter as Counts
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,11 +30,13 @@ class Figures:
 
     def count(self, model: str, answers: Sequence[FaceAnswer]) -> None:
         """Faces that were answered."""
+        confidence = self._confidence.labels(model=model)
         for answer in answers:
-            self._faces.labels(expression=answer.expression, model=model).inc()
-            self._confidence.labels(model=model).observe(answer.confidence)
-            if answer.reason:
-                self._abstentions.labels(reason=answer.reason, model=model).inc()
+            confidence.observe(answer.confidence)
+        for expression, faces in Counts(answer.expression for answer in answers).items():
+            self._faces.labels(expression=expression, model=model).inc(faces)
+        for reason, faces in Counts(a.reason for a in answers if a.reason).items():
+            self._abstentions.labels(reason=reason, model=model).inc(faces)
 
     def count_photo(self, faces: int) -> None:
         """A photo in which ``faces`` faces were found."""

@@ -7,11 +7,15 @@ crops are kept beside it.
 """
 
 import contextlib
+import contextvars
+import itertools
 import logging.handlers
 import os
+import queue
 import random
 import threading
 import time
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +23,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mien.data.manifest import measure
+from mien.data.manifest import image_statistics
 from mien.errors import MienError
 from mien.serving.classifier import Classified, Crop
 
 NAME = "predictions"
-_CATEGORICAL = {"time", "route", "model", "expression", "reason", "image", "abstains"}
+_CATEGORICAL = {"time", "request_id", "route", "model", "expression", "reason", "image", "abstains"}
 _FILE_SHARE = 16
 """A log file is closed at this fraction of the allowed size, so that the oldest can go."""
 _SWEEP_SECONDS = 600
+_WAITING = 256
+"""Answered requests that may wait for the log."""
+_GATHER_SECONDS = 0.05
+"""In which what else is answered joins the same write."""
 
 
 def log_folder() -> Path:
@@ -99,91 +107,117 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
         sweep(Path(self.baseFilename).parents[1], self.days, self.megabytes, time.time())
 
 
+@dataclass(frozen=True)
+class Answered:
+    """One answered request, as the log keeps it."""
+
+    request_id: str
+    route: str
+    model: str
+    expressions: tuple[str, ...]
+    crops: list[Crop]
+    classified: Classified | None
+    """None where a photo held no face."""
+    components: int
+    latency_ms: float
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
 class PredictionLog:
-    """Writes one row for each face, and one for a photo without any."""
+    """Writes one row for each face, and one for a photo without any.
+
+    A thread of its own does it, a few requests at a time, after they were answered; `close` waits
+    for it. Where it can't keep up, requests wait for it.
+    """
 
     def __init__(self) -> None:
         self.folder = log_folder()
-        self._lock = threading.Lock()
         self.share = _setting("MIEN_LOG_IMAGES", 0.0, 1.0)
         # Read here so that a bad value ends the start and not the first answer.
         _setting("MIEN_LOG_DAYS", 30)
         _setting("MIEN_LOG_MB", 1024)
+        self._waiting: queue.Queue[Answered | None] = queue.Queue(_WAITING)
+        self._writer = threading.Thread(target=self._write_waiting, name="log", daemon=True)
+        self._writer.start()
 
-    def write(
-        self,
-        *,
-        request_id: str,
-        route: str,
-        model: str,
-        expressions: tuple[str, ...],
-        crops: list[Crop],
-        classified: Classified | None,
-        components: int,
-        started: float,
-    ) -> None:
-        """Add the rows of one request; ``started`` is its `time.perf_counter`."""
+    def write(self, answered: Answered) -> None:
+        """Have the rows of a request written."""
+        self._waiting.put(answered)
+
+    def close(self) -> None:
+        """Write what waits, and end; a second call does nothing."""
+        if self._writer.is_alive():
+            self._waiting.put(None)
+            self._writer.join()
+
+    def _write_waiting(self) -> None:
+        ended = False
+        while not ended:
+            batch = [self._waiting.get()]
+            time.sleep(_GATHER_SECONDS)
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < _WAITING:
+                    batch.append(self._waiting.get_nowait())
+            ended = None in batch
+            try:
+                # the monitor keeps its record in context variables; a failed one must not stay
+                contextvars.Context().run(self._export, [a for a in batch if a is not None])
+            except Exception:  # a full disk, say: faces are answered all the same
+                logging.getLogger("bentoml").exception("rows of the prediction log are lost")
+
+    def _export(self, batch: list[Answered]) -> None:
         import bentoml
 
-        common: dict[str, Any] = {
-            "time": datetime.now(UTC).isoformat(),
-            "route": route,
-            "model": model,
-            "faces": len(crops),
-            "latency_ms": round(1000 * (time.perf_counter() - started), 3),
-        }
-        rows = (
-            self._rows(request_id, expressions, crops, classified)
-            if classified
-            else [_empty(expressions, components)]
-        )
-        options = {
-            "log_path": str(self.folder),
-            "log_config_file": str(Path(__file__).with_name("log.yaml")),
-        }
-        for row in rows:
-            # The monitor's first record must be alone, and of one row.
-            with (
-                self._lock,
-                bentoml.monitor(NAME, monitor_class="default", monitor_options=options) as monitor,
-            ):
-                for name, value in (common | row).items():
+        # a monitor's record has the same columns in each row, which two models need not share
+        for _, alike in itertools.groupby(batch, lambda a: (a.expressions, a.components)):
+            rows = [row for answered in alike for row in self._rows(answered)]
+            options = {
+                "log_path": str(self.folder),
+                "log_config_file": str(Path(__file__).with_name("log.yaml")),
+            }
+            with bentoml.monitor(
+                NAME, monitor_class="mien.serving.monitor.RowMonitor", monitor_options=options
+            ) as monitor:
+                for name in rows[0]:
                     kind = "categorical" if name in _CATEGORICAL else "numerical"
                     role = "prediction" if name.startswith(("prob", "expr", "conf")) else "feature"
-                    monitor.log(value, name, role, kind)
+                    monitor.log_batch([row[name] for row in rows], name, role, kind)
 
-    def _rows(
-        self,
-        request_id: str,
-        expressions: tuple[str, ...],
-        crops: list[Crop],
-        classified: Classified,
-    ) -> list[dict[str, Any]]:
-        measured = measure(np.stack([crop.pixels for crop in crops]))
-        # column by column: choosing several at once takes pandas longer than measuring them
+    def _rows(self, answered: Answered) -> list[dict[str, Any]]:
+        common: dict[str, Any] = {
+            "time": answered.time.isoformat(),
+            "request_id": answered.request_id,
+            "route": answered.route,
+            "model": answered.model,
+            "faces": len(answered.crops),
+            "latency_ms": round(answered.latency_ms, 3),
+        }
+        crops, classified = answered.crops, answered.classified
+        if classified is None:
+            return [common | _empty(answered.expressions, answered.components)]
+        measured = image_statistics(np.stack([crop.pixels for crop in crops]))
         columns = [measured[name].tolist() for name in ("brightness", "contrast", "sharpness")]
         statistics = list(zip(*columns, strict=True))
+        components = classified.components.tolist()
         rows = []
         for index, (crop, answer) in enumerate(zip(crops, classified.answers, strict=True)):
             brightness, contrast, sharpness = statistics[index]
             rows.append(
                 {
+                    **common,
                     "face": index,
                     "expression": answer.expression,
                     "confidence": answer.confidence,
                     "abstains": answer.abstains,
                     "reason": answer.reason,
-                    **{f"probability_{e}": answer.probabilities[e] for e in expressions},
+                    **{f"probability_{e}": p for e, p in answer.probabilities.items()},
                     "width": crop.width,
                     "height": crop.height,
                     "brightness": brightness,
                     "contrast": contrast,
                     "sharpness": sharpness,
-                    **{
-                        f"component_{i + 1}": value
-                        for i, value in enumerate(classified.components[index].tolist())
-                    },
-                    "image": self._keep(crop, f"{request_id}-{index}.png"),
+                    **{f"component_{i}": value for i, value in enumerate(components[index], 1)},
+                    "image": self._keep(crop, f"{answered.request_id}-{index}.png"),
                 }
             )
         return rows

@@ -7,6 +7,7 @@ otherwise than clients must send them (docs/serving.md).
 
 import os
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from mien.data.faces import PictureError
@@ -25,13 +27,16 @@ from mien.serving.answers import Analysis, Box, FaceAnswer, FoundFace, Info, Pre
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
 from mien.serving.figures import Figures
 from mien.serving.guard import Guard
-from mien.serving.log import PredictionLog
+from mien.serving.log import Answered, PredictionLog
 from mien.serving.package import find_package, load_package
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
 KEY = os.environ.get("MIEN_API_KEY") or None
 _THREADS = 2
 """Requests that are decoded and classified at once; a large picture must not hold up the rest."""
+
+_BATCH = 16
+"""Faces that the network is given at once."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request or a picture in it can't be used."},
@@ -148,24 +153,32 @@ class MienService:
         self.classifier = Classifier(package)
         self.log = PredictionLog()
         self.figures = Figures()
+        self.pool = ThreadPoolExecutor(_THREADS, "network")
         self.limiter = anyio.CapacityLimiter(_THREADS)
         size = package.image_size
         self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
         app.state.worker = self
 
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Write the last rows of the log."""
+        self.pool.shutdown()
+        self.log.close()
+
     def predict(self, uploads: list[Upload], started: float) -> Prediction:
         """The body of ``/predict``."""
-        size = self.classifier.package.image_size
-        crops = []
-        for upload in uploads:
-            try:
-                crops.append(read_crop(upload.data, size))
-            except PictureError as error:
-                raise HTTPException(400, f"{upload.name}: {error}") from None
+        crops: list[Crop] = []
+        running: list[Future[Classified]] = []
+        for first in range(0, len(uploads), _BATCH):
+            batch = [self._read(upload) for upload in uploads[first : first + _BATCH]]
+            crops += batch
+            # the network lets go of Python's lock: the next faces are decoded meanwhile
+            running.append(self.pool.submit(self.classifier.classify, _stack(batch)))
         request_id = _request_id()
-        classified = self._classify(crops, request_id, "predict", started)
+        classified = Classified.join([each.result() for each in running])
+        answers = self._answer(crops, classified, request_id, "predict", started)
         version = self.classifier.package.version
-        return Prediction(model=version, request_id=request_id, faces=classified)
+        return Prediction(model=version, request_id=request_id, faces=answers)
 
     def analyze(self, upload: Upload, started: float) -> Analysis:
         """The body of ``/analyze``."""
@@ -174,7 +187,8 @@ class MienService:
         except PictureError as error:
             raise HTTPException(400, f"{upload.name}: {error}") from None
         request_id = _request_id()
-        answers = self._classify(crops, request_id, "analyze", started)
+        classified = self.classifier.classify(_stack(crops)) if crops else None
+        answers = self._answer(crops, classified, request_id, "analyze", started)
         self.figures.count_photo(len(crops))
         faces = [
             FoundFace(box=_box(crop), **dict(answer))
@@ -189,26 +203,41 @@ class MienService:
             faces=faces,
         )
 
-    def _classify(
-        self, crops: list[Crop], request_id: str, route: str, started: float
+    def _read(self, upload: Upload) -> Crop:
+        try:
+            return read_crop(upload.data, self.classifier.package.image_size)
+        except PictureError as error:
+            raise HTTPException(400, f"{upload.name}: {error}") from None
+
+    def _answer(
+        self,
+        crops: list[Crop],
+        classified: Classified | None,
+        request_id: str,
+        route: str,
+        started: float,
     ) -> list[FaceAnswer]:
+        """Log and count what was found, None where there was no face."""
         package = self.classifier.package
-        classified: Classified | None = None
-        if crops:
-            classified = self.classifier.classify(np.stack([crop.pixels for crop in crops]))
         self.log.write(
-            request_id=request_id,
-            route=route,
-            model=package.version,
-            expressions=package.expressions,
-            crops=crops,
-            classified=classified,
-            components=len(package.components),
-            started=started,
+            Answered(
+                request_id,
+                route,
+                package.version,
+                package.expressions,
+                crops,
+                classified,
+                len(package.components),
+                1000 * (time.perf_counter() - started),
+            )
         )
         answers = classified.answers if classified else []
         self.figures.count(package.version, answers)
         return answers
+
+
+def _stack(crops: list[Crop]) -> NDArray[np.uint8]:
+    return np.stack([crop.pixels for crop in crops])
 
 
 def _box(crop: Crop) -> Box:
