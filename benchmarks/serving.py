@@ -3,7 +3,8 @@
     python benchmarks/serving.py --package models/package --faces data/prepared/faces.npy
 
 The service, an empty BentoML endpoint that takes the same upload, and bare ONNX Runtime take turns
-in one run, so that whatever else the machine does falls on all. Writes
+in one run, so that whatever else the machine does falls on all; so do two bare endpoints with the
+network in the worker and in a batched service of its own (``bentoml.depends``). Writes
 ``benchmarks/results/serving.json``.
 """
 
@@ -36,6 +37,7 @@ ROUNDS = 3
 LATENCY_REQUESTS = 200
 CLIENTS, CLIENT_REQUESTS = 32, 600
 BATCH, BATCH_REQUESTS = 64, 8
+ENDPOINTS = ("_empty_service:Empty", "_plain_service:Plain", "_batched_service:Batched")
 
 
 def main() -> None:
@@ -53,11 +55,19 @@ def main() -> None:
         ours = started(
             ["-m", "mien.serving"], Path(folder), MIEN_MODEL=str(options.package.resolve())
         )
-        empty = started(["-m", "bentoml", "serve", "_empty_service:Empty"], HERE)
+        model = str(options.package.resolve())
+        empty, plain, batched = (
+            started(["-m", "bentoml", "serve", endpoint], HERE, MIEN_MODEL=model)
+            for endpoint in ENDPOINTS
+        )
         with ours as (port, seconds, group), empty as (empty_port, empty_seconds, _):
-            for number in range(ROUNDS):
-                rounds.append(measure(port, empty_port, options.package, faces))
-                print(number, rounds[-1], flush=True)
+            with plain as (plain_port, *_), batched as (batched_port, *_):
+                for number in range(ROUNDS):
+                    figures = measure(port, empty_port, options.package, faces)
+                    for name, other in (("plain", plain_port), ("batched", batched_port)):
+                        figures |= measure_other(name, other, faces)
+                    rounds.append(figures)
+                    print(number, figures, flush=True)
             memory = watch_memory(port, group, faces[0], options.memory_requests)
     names = list(rounds[0])
     result = {
@@ -99,6 +109,20 @@ def measure(port: int, empty_port: int, package: Path, faces: np.ndarray) -> dic
         "bare_faces_per_second": bare,
         "share_of_bare": served / bare,
         "errors": alone["errors"] + crowd["errors"] + batch["errors"],
+    }
+
+
+def measure_other(name: str, port: int, faces: np.ndarray) -> dict[str, float]:
+    """The same load on one of the endpoints that batching is judged by."""
+    one, many = request(faces[:1]), request(faces)
+    alone = asyncio.run(load(port, one, 1, LATENCY_REQUESTS))
+    crowd = asyncio.run(load(port, one, CLIENTS, CLIENT_REQUESTS))
+    batch = asyncio.run(load(port, many, 1, BATCH_REQUESTS))
+    return {
+        f"{name}_p50_ms": percentile(alone["ms"], 50),
+        f"{name}_requests_per_second": CLIENT_REQUESTS / crowd["seconds"],
+        f"{name}_faces_per_second": BATCH * BATCH_REQUESTS / batch["seconds"],
+        f"{name}_errors": alone["errors"] + crowd["errors"] + batch["errors"],
     }
 
 

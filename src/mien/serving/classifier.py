@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.data import faces as pictures
-from mien.data.faces import Box, Grey, NoFaceError
+from mien.data.faces import Box, Grey
 from mien.serving.answers import FaceAnswer
+from mien.serving.detector import Detector
 from mien.serving.package import Package
 
 FAMILIAR = 0.995
@@ -61,8 +62,8 @@ def read_crop(data: bytes, size: int) -> Crop:
     return Crop(pictures.resize(pictures.crop(picture, box), size), box.side, box.side)
 
 
-def find_crops(data: bytes, size: int) -> tuple[list[Crop], tuple[int, int]]:
-    """The faces of a photo as ``prepare`` finds and crops them, the largest first; perhaps none.
+def find_crops(data: bytes, size: int, detect: Detector) -> tuple[list[Crop], tuple[int, int]]:
+    """The faces of a photo, cropped as ``prepare`` crops them, the largest first; perhaps none.
 
     Returns:
         ``(crops, (width, height))``; the size is that of the upright picture.
@@ -72,10 +73,6 @@ def find_crops(data: bytes, size: int) -> tuple[list[Crop], tuple[int, int]]:
     """
     picture = pictures.decode_picture(data)
     height, width = picture.shape
-    try:
-        boxes = pictures.find_faces(picture)
-    except NoFaceError:
-        boxes = []
     crops = [
         Crop(
             pictures.resize(pictures.crop(picture, box), size),
@@ -84,7 +81,7 @@ def find_crops(data: bytes, size: int) -> tuple[list[Crop], tuple[int, int]]:
             box,
             (width, height),
         )
-        for box in boxes
+        for box in detect(picture)
     ]
     return crops, (width, height)
 

@@ -17,6 +17,7 @@ from mien.errors import MienError
 from mien.serving.answers import FaceAnswer
 from mien.serving.classifier import Classifier, find_crops, read_crop
 from mien.serving.client import Client, ServiceError
+from mien.serving.detector import make_detector
 from mien.serving.package import find_package, load_package
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
@@ -91,10 +92,11 @@ class _Local:
         self.classifier = Classifier(load_package(find_package(Path.cwd(), model)))
         self.version = self.classifier.package.version
         self.crop = crop
+        self.detect = make_detector()
 
     def __call__(self, data: bytes) -> Found:
         size = self.classifier.package.image_size
-        crops = [read_crop(data, size)] if self.crop else find_crops(data, size)[0]
+        crops = [read_crop(data, size)] if self.crop else find_crops(data, size, self.detect)[0]
         if not crops:
             return []
         answers = self.classifier.classify(np.stack([crop.pixels for crop in crops])).answers

@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from mien.data.faces import PictureError
 from mien.serving.answers import Analysis, Box, FaceAnswer, FoundFace, Info, Prediction, Problem
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
+from mien.serving.detector import make_detector
 from mien.serving.figures import Figures
 from mien.serving.guard import Guard
 from mien.serving.log import Answered, PredictionLog
@@ -151,6 +152,7 @@ class MienService:
         cv2.setNumThreads(1)
         package = load_package(find_package(Path(os.environ.get("PWD", "."))))
         self.classifier = Classifier(package)
+        self.detect = make_detector()
         self.log = PredictionLog()
         self.figures = Figures()
         self.pool = ThreadPoolExecutor(_THREADS, "network")
@@ -183,7 +185,8 @@ class MienService:
     def analyze(self, upload: Upload, started: float) -> Analysis:
         """The body of ``/analyze``."""
         try:
-            crops, (width, height) = find_crops(upload.data, self.classifier.package.image_size)
+            size = self.classifier.package.image_size
+            crops, (width, height) = find_crops(upload.data, size, self.detect)
         except PictureError as error:
             raise HTTPException(400, f"{upload.name}: {error}") from None
         request_id = _request_id()

@@ -1,0 +1,82 @@
+"""How faces are found in a photo.
+
+By default as ``prepare`` finds them, with the cascade that OpenCV ships. Operators who have a file
+of YuNet (Wu, Peng and Yu: *YuNet: A Tiny Millisecond-level Face Detector*, Machine Intelligence
+Research 2023), which finds turned and covered faces, too, name it in ``MIEN_YUNET``.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mien.data.faces import MARGIN, Box, Grey, NoFaceError, find_faces
+from mien.errors import MienError
+
+Detector = Callable[[Grey], list[Box]]
+"""From a picture to square boxes around its faces, the largest first; none is an empty list."""
+
+_SIDE = 640
+"""Faces are sought in a picture shrunk to this longer side."""
+_SCORE = 0.8
+
+
+def make_detector() -> Detector:
+    """The detector that ``MIEN_YUNET`` names, or else the cascade.
+
+    Raises:
+        MienError: the file is missing, or OpenCV can't run it as YuNet.
+    """
+    named = os.environ.get("MIEN_YUNET")
+    return YuNet(Path(named)) if named else _with_cascade
+
+
+def _with_cascade(picture: Grey) -> list[Box]:
+    try:
+        return find_faces(picture)
+    except NoFaceError:
+        return []
+
+
+class YuNet:
+    """OpenCV's ``FaceDetectorYN`` with a file that is handed in; one network a thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        if not self._path.is_file():
+            raise MienError(f"MIEN_YUNET={path}: no such file")
+        self._thread = threading.local()
+        try:
+            self(np.zeros((64, 64), np.uint8))
+        except cv2.error as error:
+            reason = str(error.err).strip() or error.code
+            raise MienError(
+                f"MIEN_YUNET={path}: OpenCV {cv2.__version__} can't run it as YuNet ({reason})"
+            ) from None
+
+    def __call__(self, picture: Grey) -> list[Box]:
+        """See `Detector`."""
+        height, width = picture.shape
+        scale = min(1.0, _SIDE / max(height, width))
+        small = picture
+        if scale < 1:
+            small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        network = self._network()
+        network.setInputSize(small.shape[::-1])
+        _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))
+        boxes = []
+        for x, y, w, h in np.zeros((0, 4)) if found is None else found[:, :4] / scale:
+            side = round(max(w, h) * (1 + 2 * MARGIN))
+            boxes.append(Box(round(x + w / 2 - side / 2), round(y + h / 2 - side / 2), side))
+        return sorted(boxes, key=lambda box: (-box.side, box.y, box.x))
+
+    def _network(self) -> Any:
+        if not hasattr(self._thread, "network"):
+            self._thread.network = cv2.FaceDetectorYN.create(
+                str(self._path), "", (64, 64), score_threshold=_SCORE
+            )
+        return self._thread.network
