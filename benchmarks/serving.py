@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ ROUNDS = 3
 LATENCY_REQUESTS = 200
 CLIENTS, CLIENT_REQUESTS = 32, 600
 BATCH, BATCH_REQUESTS = 64, 8
-ENDPOINTS = ("_empty_service:Empty", "_plain_service:Plain", "_batched_service:Batched")
 
 
 def main() -> None:
@@ -47,6 +46,9 @@ def main() -> None:
     parser.add_argument("--package", type=Path, default=Path("models/package"))
     parser.add_argument("--faces", type=Path, default=Path("data/prepared/faces.npy"))
     parser.add_argument("--memory-requests", type=int, default=50_000)
+    parser.add_argument(
+        "--fer", type=Path, help="folder with the package fer (see _fer_service.py); also time it"
+    )
     options = parser.parse_args()
     store = np.load(options.faces, mmap_mode="r")
     faces = np.array(store[np.linspace(0, len(store) - 1, BATCH).astype(int)])
@@ -55,16 +57,12 @@ def main() -> None:
         ours = started(
             ["-m", "mien.serving"], Path(folder), MIEN_MODEL=str(options.package.resolve())
         )
-        model = str(options.package.resolve())
-        empty, plain, batched = (
-            started(["-m", "bentoml", "serve", endpoint], HERE, MIEN_MODEL=model)
-            for endpoint in ENDPOINTS
-        )
+        empty = started(["-m", "bentoml", "serve", "_empty_service:Empty"], HERE)
         with ours as (port, seconds, group), empty as (empty_port, empty_seconds, _):
-            with plain as (plain_port, *_), batched as (batched_port, *_):
+            with started_others(options.package, options.fer) as others:
                 for number in range(ROUNDS):
                     figures = measure(port, empty_port, options.package, faces)
-                    for name, other in (("plain", plain_port), ("batched", batched_port)):
+                    for name, other in others.items():
                         figures |= measure_other(name, other, faces)
                     rounds.append(figures)
                     print(number, figures, flush=True)
@@ -113,7 +111,7 @@ def measure(port: int, empty_port: int, package: Path, faces: np.ndarray) -> dic
 
 
 def measure_other(name: str, port: int, faces: np.ndarray) -> dict[str, float]:
-    """The same load on one of the endpoints that batching is judged by."""
+    """The same load on another endpoint."""
     one, many = request(faces[:1]), request(faces)
     alone = asyncio.run(load(port, one, 1, LATENCY_REQUESTS))
     crowd = asyncio.run(load(port, one, CLIENTS, CLIENT_REQUESTS))
@@ -208,6 +206,26 @@ def started(
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(20)
+
+
+@contextmanager
+def started_others(package: Path, fer: Path | None) -> Iterator[dict[str, int]]:
+    """The endpoints that ours is compared with: the port of each by name."""
+    endpoints = {"plain": "_plain_service:Plain", "batched": "_batched_service:Batched"}
+    paths = [os.environ.get("PYTHONPATH", "")]
+    if fer:
+        endpoints["fer"] = "_fer_service:Fer"
+        paths.insert(0, str(fer.resolve()))
+    environment = {
+        "MIEN_MODEL": str(package.resolve()),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    with ExitStack() as stack:
+        ports = {}
+        for name, endpoint in endpoints.items():
+            server = started(["-m", "bentoml", "serve", endpoint], HERE, **environment)
+            ports[name] = stack.enter_context(server)[0]
+        yield ports
 
 
 def watch_memory(port: int, group: int, face: np.ndarray, requests: int) -> dict[str, Any]:
