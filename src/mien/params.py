@@ -223,6 +223,14 @@ class JointSettings(TrainingSettings):
     island_weight: Weight
 
 
+class FinetuneSettings(JointSettings):
+    """Training on the updated set."""
+
+    labelled_view: Literal["weak", "strong"]
+    """How much the labelled faces are changed. Strong views keep few of them from being learnt by
+    heart where training is long."""
+
+
 class ClusterSettings(JointSettings):
     """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
 
@@ -258,10 +266,6 @@ class RelabelSettings(Section):
     max_sparse_share: Share
     """Share of the faces in the sparsest regions of feature space that are rejected."""
     require_flip_agreement: bool
-
-
-class FinetuneSettings(JointSettings):
-    """Training on the updated set."""
 
 
 class EvaluateSettings(Section):

@@ -92,6 +92,31 @@ def test_rejected_faces_have_no_label_but_must_be_consistent():
     assert rejected["pseudo"] == 0 < rejected["consistency"]
 
 
+@pytest.mark.parametrize("view", ["weak", "strong"])
+def test_labelled_faces_are_seen_in_the_view_that_was_asked_for(view):
+    seen = {"weak": [], "strong": []}
+
+    class Watched(Augmentation):
+        def weak(self, faces, rng):
+            seen["weak"].append(len(faces))
+            return super().weak(faces, rng)
+
+        def strong(self, faces, rng):
+            seen["strong"].append(len(faces))
+            return super().strong(faces, rng)
+
+    task = JointTask(network(), data(), SETTINGS, Watched(AUGMENTATION.settings), view)
+    rng = torch.Generator().manual_seed(0)
+    teacher = network().eval()
+    task.begin_epoch(0, 3, teacher, rng)
+    task(0, teacher, rng)
+    labelled, unlabelled = SETTINGS.batch_size, SETTINGS.unlabelled_batch_size
+    expected = {"weak": [unlabelled], "strong": [unlabelled]}
+    expected[view] = [labelled, *expected[view]]
+    assert labelled != unlabelled
+    assert seen == expected
+
+
 def test_only_confident_guesses_count():
     doubtful = SETTINGS.model_copy(update={"consistency_threshold": 1.0})
     _, losses = one_step(doubtful, *even_targets(1.0))

@@ -52,7 +52,8 @@ def main(
         params.model_dump(include={"seed", "expressions", "augmentation", "finetune"}),
         [manifest, faces, training_set, start],
     )
-    task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
+    augmentation = Augmentation(params.augmentation)
+    task = JointTask(trained.model, data, settings, augmentation, settings.labelled_view)
     task.set_targets(*targets(updated, data.unlabelled, params.expressions))
     fitted = fit(
         task,
