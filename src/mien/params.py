@@ -215,20 +215,15 @@ class JointSettings(TrainingSettings):
     """
 
     unlabelled_batch_size: Positive
+    labelled_view: Literal["weak", "strong"]
+    """How much the labelled faces are changed. Strong views keep few of them from being learnt by
+    heart where training is long."""
     pseudo_weight: Weight
     consistency_weight: Weight
     consistency_threshold: Share
     """Least confidence of the averaged network for a face to count in the consistency term."""
     center_weight: Weight
     island_weight: Weight
-
-
-class FinetuneSettings(JointSettings):
-    """Training on the updated set."""
-
-    labelled_view: Literal["weak", "strong"]
-    """How much the labelled faces are changed. Strong views keep few of them from being learnt by
-    heart where training is long."""
 
 
 class ClusterSettings(JointSettings):
@@ -353,7 +348,7 @@ class Params(Section):
     pretrain: PretrainSettings
     cluster: ClusterSettings
     relabel: RelabelSettings
-    finetune: FinetuneSettings
+    finetune: JointSettings
     evaluate: EvaluateSettings
     package: PackageSettings
     promotion: PromotionSettings

@@ -26,10 +26,11 @@ MODEL = ModelSettings(
 )  # fmt: skip
 SETTINGS = ClusterSettings(
     epochs=2, steps_per_epoch=3, batch_size=6, learning_rate=0.01, weight_decay=0, ema_decay=0.5,
-    label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, pseudo_weight=1,
-    consistency_weight=1, consistency_threshold=0.2, center_weight=0.1, island_weight=0.1,
-    prototypes_per_expression=2, free_prototypes=2, free_share=0.2, iterations=3, temperature=0.1,
-    prior_steps=2, prior_strength=5, dustbin_similarity=0.2, neighbours=3, chunk=16,
+    label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, labelled_view="weak",
+    pseudo_weight=1, consistency_weight=1, consistency_threshold=0.2, center_weight=0.1,
+    island_weight=0.1, prototypes_per_expression=2, free_prototypes=2, free_share=0.2, iterations=3,
+    temperature=0.1, prior_steps=2, prior_strength=5, dustbin_similarity=0.2, neighbours=3,
+    chunk=16,
 )  # fmt: skip
 AUGMENTATION = Augmentation(
     AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
@@ -105,7 +106,8 @@ def test_labelled_faces_are_seen_in_the_view_that_was_asked_for(view):
             seen["strong"].append(len(faces))
             return super().strong(faces, rng)
 
-    task = JointTask(network(), data(), SETTINGS, Watched(AUGMENTATION.settings), view)
+    settings = SETTINGS.model_copy(update={"labelled_view": view})
+    task = JointTask(network(), data(), settings, Watched(AUGMENTATION.settings))
     rng = torch.Generator().manual_seed(0)
     teacher = network().eval()
     task.begin_epoch(0, 3, teacher, rng)

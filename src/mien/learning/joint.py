@@ -13,7 +13,6 @@ with ``p̂`` the aligned prediction of the averaged network on a weak view and `
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -50,16 +49,12 @@ class JointTask(Task):
     log_prior: Tensor
 
     def __init__(
-        self,
-        net: ACCNN,
-        data: JointData,
-        settings: JointSettings,
-        augmentation: Augmentation,
-        labelled_view: Literal["weak", "strong"] = "weak",
+        self, net: ACCNN, data: JointData, settings: JointSettings, augmentation: Augmentation
     ) -> None:
         super().__init__(net, data.faces, data.labelled)
-        self._view = augmentation.strong if labelled_view == "strong" else augmentation.weak
         self.data, self.settings, self.augmentation = data, settings, augmentation
+        strong = settings.labelled_view == "strong"
+        self._labelled_view = augmentation.strong if strong else augmentation.weak
         classes = net.head.out_features
         count = len(data.unlabelled)
         self.metric = CenterLoss(classes, net.embedding_size)
@@ -97,7 +92,7 @@ class JointTask(Task):
         known = self._faces(self.data.labelled.rows[chosen]).to(device)
         unknown = self._faces(self.data.unlabelled[others]).to(device)
         # apart, for unlabelled faces from elsewhere would bend the labelled faces' statistics
-        z, ours = self.net.forward_both(self._view(known, rng))
+        z, ours = self.net.forward_both(self._labelled_view(known, rng))
         with keeping_statistics(self.net):
             z_others, theirs = self.net.forward_both(self.augmentation.strong(unknown, rng))
         targets, weights = self.targets[others], self.weights[others]

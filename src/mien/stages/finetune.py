@@ -52,8 +52,7 @@ def main(
         params.model_dump(include={"seed", "expressions", "augmentation", "finetune"}),
         [manifest, faces, training_set, start],
     )
-    augmentation = Augmentation(params.augmentation)
-    task = JointTask(trained.model, data, settings, augmentation, settings.labelled_view)
+    task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
     task.set_targets(*targets(updated, data.unlabelled, params.expressions))
     fitted = fit(
         task,
