@@ -78,6 +78,26 @@ def test_twin_has_the_same_widths_and_costs_at_least_five_times_as_much():
     assert ordinary_cost.macs >= 5 * ours_cost.macs
 
 
+def test_branches_fold_into_the_network_with_one():
+    branched = SETTINGS.model_copy(update={"branches": 3})
+    torch.manual_seed(0)
+    model = ACCNN(branched, 5).train()
+    for _ in range(5):
+        model(torch.rand(8, 1, 24, 24))
+    faces = torch.rand(3, 1, 24, 24)
+    folded = model.eval().folded()
+    assert folded.settings == SETTINGS
+    torch.testing.assert_close(folded(faces), model(faces), atol=1e-5, rtol=1e-4)
+    assert count_cost(model, 24) == count_cost(ACCNN(SETTINGS, 5), 24)
+    assert folded.folded() is folded
+
+
+def test_weights_from_before_there_were_branches_load(tmp_path):
+    old = SETTINGS.model_dump()
+    del old["branches"]
+    assert ModelSettings.model_validate(old) == SETTINGS
+
+
 def test_counting_leaves_the_mode_as_it_was():
     model = ACCNN(SETTINGS, 5).train()
     count_cost(model, 24)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mien.model.affinity import AffinityConv, conv_bn
+from mien.model.affinity import AffinityConv, Branches, conv_bn
 
 
 def loop_conv(x, weight, stride, groups):
@@ -94,3 +94,45 @@ def test_outputs_must_divide_by_ratio():
 
 def test_conv_bn_halves_odd_sizes_upwards():
     assert conv_bn(1, 2, 3, stride=2)(torch.zeros(1, 1, 7, 9)).shape == (1, 2, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "kernel", "stride", "groups", "identity"),
+    [(3, 4, 3, 2, 1, 0), (3, 4, 1, 1, 1, 0), (4, 4, 3, 1, 4, 1), (4, 4, 1, 1, 4, 1)],
+)
+def test_branches_are_the_sum_of_their_parts_and_fold_into_one(
+    inputs, outputs, kernel, stride, groups, identity
+):
+    torch.manual_seed(0)
+    module = Branches(inputs, outputs, kernel, stride=stride, groups=groups, branches=2)
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
+    assert len(norms) == 2 + identity
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    module.eval()
+    x = torch.randn(1, inputs, 6, 6)
+    expected = sum(
+        loop_norm(loop_conv(x[0].numpy(), conv.weight.detach().numpy(), stride, groups), norm)
+        for conv, norm in module.convolutions
+    )
+    if identity:
+        expected = expected + loop_norm(x[0].numpy(), module.identity)
+    found = module(x)[0].detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    weight, bias = module.folded()
+    folded = nn.functional.conv2d(x, weight, bias, stride, kernel // 2, groups=groups)
+    np.testing.assert_allclose(folded[0].numpy(), expected, atol=1e-5)
+
+
+def test_branches_start_with_the_deviation_of_one():
+    torch.manual_seed(0)
+    x = torch.randn(64, 8, 12, 12)
+    assert Branches(8, 8, 3, branches=4)(x).std().item() == pytest.approx(1, abs=0.1)
+
+
+def test_one_branch_is_the_plain_convolution():
+    first, second = (conv_bn(3, 4, 3, **given) for given in ({}, {"branches": 1}))
+    assert list(first.state_dict()) == list(second.state_dict())

@@ -76,5 +76,25 @@ def test_it_is_one_file_that_names_no_folder_of_this_machine(path, root):
     assert held["image_size"] == str(SIDE)
 
 
+def nodes(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def test_trained_with_branches_it_is_the_same_graph(deployable, path, tmp_path):
+    torch.manual_seed(0)
+    settings = deployable.model.settings.model_copy(update={"branches": 3})
+    model = ACCNN(settings, 3).train()
+    for _ in range(20):
+        model(torch.rand(16, 1, SIDE, SIDE))  # moves every norm's statistics
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    trained = Deployable(model.eval(), 1.7).eval()
+    export_onnx(tmp_path / "branches.onnx", trained, SIDE, ["a", "b", "c"])
+    assert nodes(tmp_path / "branches.onnx") == nodes(path)
+    assert "BatchNormalization" not in nodes(path)
+    session = open_session(tmp_path / "branches.onnx")
+    assert check_parity(session, trained, _faces(7), 1e-4) < 1e-4
+
+
 def test_latency_is_in_milliseconds(path):
     assert 0.001 < measure_latency(open_session(path), _faces(1), runs=20) < 1000

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from mien.model.affinity import AffinityConv, conv_bn
+from mien.model.affinity import AffinityConv, Branches, conv_bn
 from mien.params import ModelSettings
 
 
@@ -48,6 +48,33 @@ class ACCNN(nn.Module):
         embeddings = self.embed(faces)
         return embeddings, self.head(embeddings)
 
+    def folded(self) -> "ACCNN":
+        """The network that is served: one branch, saying the same in evaluation mode.
+
+        Each `Branches` becomes a convolution and a batch norm that only adds a bias, so that what
+        has been trained with branches is, once folded, like any network trained without. With one
+        branch there is nothing to fold, and it returns itself.
+        """
+        if self.settings.branches == 1:
+            return self
+        settings = self.settings.model_copy(update={"branches": 1})
+        network = ACCNN(settings, self.head.out_features).eval()
+        state = network.state_dict()
+        ours = self.state_dict()
+        state.update({name: ours[name] for name in state.keys() & ours.keys()})
+        for name, module in self.named_modules():
+            if isinstance(module, Branches):
+                # "….0" is the branches' place; there stands the convolution, and the norm at "….1"
+                place = name.removesuffix("0")
+                weight, bias = module.folded()
+                norm = network.get_submodule(f"{place}1")
+                assert isinstance(norm, nn.BatchNorm2d)
+                state[f"{place}0.weight"] = weight
+                state[f"{place}1.bias"] = bias
+                state[f"{place}1.running_var"] = torch.full_like(bias, 1 - norm.eps)
+        network.load_state_dict(state)
+        return network.to(next(self.parameters()).device)
+
 
 class Standardise(nn.Module):
     """Each face to zero mean and (nearly) unit deviation, so that light and contrast matter less.
@@ -85,7 +112,9 @@ def _convolution(
     inputs: int, outputs: int, *, stride: int, activate: bool, settings: ModelSettings
 ) -> nn.Module:
     if settings.convolution == "ordinary":
-        return conv_bn(inputs, outputs, 3, stride=stride, activate=activate)
+        return conv_bn(
+            inputs, outputs, 3, stride=stride, activate=activate, branches=settings.branches
+        )
     return AffinityConv(
         inputs,
         outputs,
@@ -94,4 +123,5 @@ def _convolution(
         ratio=settings.ratio,
         transform=settings.transform,
         activate=activate,
+        branches=settings.branches,
     )

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mien.model.accnn import ACCNN
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -18,8 +20,11 @@ class Cost:
 def count_cost(model: nn.Module, image_size: int) -> Cost:
     """Cost of a network for one ``[1, 1, S, S]`` face: its convolutions and matrix products.
 
-    PyTorch's counter counts a multiply-add as two operations.
+    Branches count as the one convolution that they become in service. PyTorch's counter counts a
+    multiply-add as two operations.
     """
+    if isinstance(model, ACCNN):
+        model = model.folded()
     parameter = next(model.parameters())
     face = torch.zeros(1, 1, image_size, image_size, device=parameter.device)
     training = model.training

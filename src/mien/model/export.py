@@ -43,14 +43,16 @@ def export_onnx(
 ) -> None:
     """Write one ONNX file, weights included, whose batch size is free.
 
-    Input ``faces``; outputs ``probabilities``, ``logits`` and ``embedding``. The file's metadata
-    holds ``expressions`` (a JSON list) and ``image_size``.
+    Branches are folded, and so are batch norms (by the exporter). Input ``faces``; outputs
+    ``probabilities``, ``logits`` and ``embedding``. The file's metadata holds ``expressions`` (a
+    JSON list) and ``image_size``.
     """
+    served = Deployable(deployable.model.folded(), deployable.temperature).eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision; we do not
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the exporter about itself
         program = torch.onnx.export(
-            deployable.eval(),
+            served,
             # Two faces, for a batch of one would be taken for a constant.
             (torch.zeros(2, 1, image_size, image_size),),
             input_names=["faces"],
