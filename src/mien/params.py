@@ -193,7 +193,7 @@ class ComputeSettings(Section):
     """Processes that read pictures; 0 means one for each core."""
 
 
-class TrainingSettings(Section):
+class ScheduleSettings(Section):
     """A training run: AdamW under a one-cycle schedule, with an average (EMA) of the weights."""
 
     epochs: Positive
@@ -202,13 +202,35 @@ class TrainingSettings(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Weight
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainingSettings(ScheduleSettings):
+    """A training run that reads labels."""
+
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     class_balance: Share
     """Strength of the balanced softmax: 0 ignores class counts, 1 corrects for them fully."""
 
 
+class SelfSupervisedSettings(ScheduleSettings):
+    """VICReg on all training faces, labels unused; ``epochs: 0`` leaves it out."""
+
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    """Faces in a step, of each of which two views are compared."""
+    strength: Annotated[float, Field(ge=1, le=4)]
+    """Factor on the augmentation in these views, in place of ``augmentation.strong``."""
+    projection: Positive
+    """Dimensions in which views are compared; they are thrown away after this training."""
+    invariance_weight: Weight
+    variance_weight: Weight
+    covariance_weight: Weight
+
+
 class PretrainSettings(TrainingSettings):
-    """Supervised training on the labelled faces."""
+    """Supervised training on the labelled faces, after a start without labels where asked for."""
+
+    self_supervised: SelfSupervisedSettings
 
 
 class JointSettings(TrainingSettings):

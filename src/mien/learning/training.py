@@ -25,7 +25,7 @@ from mien.data.dataset import Faces, LabelledRows, to_tensor
 from mien.learning.checkpoint import Checkpoint
 from mien.model.accnn import ACCNN
 from mien.model.losses import balanced_cross_entropy
-from mien.params import ComputeSettings, TrainingSettings
+from mien.params import ComputeSettings, ScheduleSettings, TrainingSettings
 
 History = list[dict[str, float]]
 
@@ -73,7 +73,7 @@ def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:
 
 def fit(
     task: Task,
-    settings: TrainingSettings,
+    settings: ScheduleSettings,
     *,
     epochs: int,
     seed: int,
@@ -197,7 +197,7 @@ class SupervisedTask(Task):
         }
 
 
-def _adamw(task: Task, settings: TrainingSettings) -> torch.optim.AdamW:
+def _adamw(task: Task, settings: ScheduleSettings) -> torch.optim.AdamW:
     """AdamW that decays matrices and filters, not biases, norms and centers."""
     decayed = [p for p in task.net.parameters() if p.ndim > 1]
     chosen = {id(p) for p in decayed}

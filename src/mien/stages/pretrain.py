@@ -1,17 +1,20 @@
-"""Stage `pretrain`: the AC-CNN learns from the labelled faces alone."""
+"""Stage `pretrain`: the AC-CNN learns from the labelled faces; where asked for, it first learns
+from all training faces without labels."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import labelled_rows, open_faces, training_rows
+from mien.data.dataset import labelled_rows, open_faces, training_rows, unlabelled_rows
 from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.embedding import accuracy_on
-from mien.learning.training import SupervisedTask, fit, make_fabric
+from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
+from mien.learning.training import History, SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
 from mien.model.weights import save_weights
@@ -31,7 +34,7 @@ def main(
     report: Path,
     metrics: Path,
 ) -> None:
-    """Train the AC-CNN on the labelled faces."""
+    """Train the AC-CNN on the labelled faces, after a start without labels where asked for."""
     table, store = read_manifest(manifest), open_faces(faces)
     labelled = training_rows(table, params.expressions)
     validation = labelled_rows(table, params.expressions, "validation")
@@ -39,18 +42,42 @@ def main(
 
     torch.manual_seed(params.seed)  # of the network's first weights
     model = ACCNN(params.model, len(params.expressions))
-    settings = params.pretrain
-    run = Checkpoint.of(
-        checkpoints,
-        params.model_dump(include={"seed", "expressions", "model", "augmentation", "pretrain"}),
-        [manifest, faces],
+    settings, fabric = params.pretrain, make_fabric(params.compute)
+    decides = params.model_dump(
+        include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
+    run = Checkpoint.of(checkpoints, decides, [manifest, faces])
+    before = Checkpoint.of(checkpoints, {"labels": None, **decides}, [manifest, faces])
+
+    unlabelled: History = []
+    if settings.self_supervised.epochs:
+        rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
+        views = params.augmentation.model_copy(update={"strong": settings.self_supervised.strength})
+        started = fit(
+            SelfSupervisedTask(
+                model, store, labelled, rows, settings.self_supervised, Augmentation(views)
+            ),
+            settings.self_supervised,
+            epochs=settings.self_supervised.epochs,
+            seed=params.seed,
+            fabric=fabric,
+            checkpoint=before,
+            validate=lambda net: effective_rank(net, store, rows),
+            title="pretrain without labels",
+        )
+        model, unlabelled = started.model.requires_grad_(True), started.history
+        write_curves(
+            report / "self_supervised.csv",
+            report / "self_supervised.svg",
+            unlabelled,
+            "Before the labels",
+        )
     fitted = fit(
         SupervisedTask(model, store, labelled, settings, Augmentation(params.augmentation)),
         settings,
         epochs=settings.epochs,
         seed=params.seed,
-        fabric=make_fabric(params.compute),
+        fabric=fabric,
         checkpoint=run,
         validate=lambda net: accuracy_on(net, store, validation),
         title="pretrain",
@@ -65,10 +92,12 @@ def main(
             "parameters": cost.parameters,
             "macs": cost.macs,
             **fitted.history[-1],
+            **({"self_supervised": unlabelled} if unlabelled else {}),
             "validated": read_json(verdict)["success"],
         },
     )
     run.clear()
+    before.clear()
 
 
 if __name__ == "__main__":
