@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "workspace": {"pipeline"},
     "promotion": {"model", "data", "evaluation", "packaging"},
     "monitoring": {"model", "data", "packaging"},
+    "__init__": {"serving"},
     "__main__": {"cli"},
     "cli": {"pipeline", "results", "serving", "workspace", "promotion"},
 }

@@ -4,4 +4,27 @@ An implementation of *Expression-Guided Deep Joint Learning for Facial Expressio
 (Fang, Zhao, Han, He; Sensors 2023, 23(16), 7148). Start with ``docs/method.md``.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mien.serving.classifier import Classifier
+
 __version__ = "0.1.0"
+
+
+def load(name_or_path: str) -> "Classifier":
+    """A packaged model, ready to say what faces show.
+
+    ``mien.load("small").classify(faces)`` takes ``[n, S, S]`` grey faces, uint8.
+
+    Args:
+        name_or_path: a size that Mien ships (``nano``, ``small`` or ``base``), a package folder, or
+            a tag of the BentoML model store (``mien:…``).
+
+    Raises:
+        MienError: there is no such model (the message says which there are), or it is broken.
+    """
+    from mien.serving.classifier import Classifier
+    from mien.serving.package import load_package, named_package
+
+    return Classifier(load_package(named_package(name_or_path)))

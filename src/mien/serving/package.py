@@ -44,7 +44,7 @@ class Package:
 def find_package(workspace: Path, wanted: str | None = None) -> Path:
     """The folder of the model to serve.
 
-    ``wanted`` (a tag ``mien:…`` of the model store, or a package folder) comes first, then what the
+    ``wanted`` (see `named_package`) comes first, then what the
     environment's ``MIEN_MODEL`` names likewise, the workspace's champion, its ``models/package``,
     and the model that Mien was shipped with.
 
@@ -53,25 +53,45 @@ def find_package(workspace: Path, wanted: str | None = None) -> Path:
     """
     wanted = wanted or os.environ.get("MIEN_MODEL")
     if wanted:
-        folder = Path(wanted)
-        if folder.is_dir():
-            return folder
-        if ":" in wanted:
-            return _stored(wanted)
-        raise MienError(f"{wanted}: neither a package folder nor a tag of the model store")
+        return named_package(wanted)
     champion = workspace / CHAMPION
     if champion.is_file():
         try:
             return _stored(str(read_json(champion)["tag"]))
         except (ValueError, KeyError, TypeError):
             raise MienError(f"{champion}: names no model; promote one again") from None
-    for folder in (workspace / PACKAGE, *sorted(SHIPPED.glob("*"))):
+    for folder in (workspace / PACKAGE, *shipped_packages().values()):
         if (folder / METADATA).is_file():
             return folder
     raise MienError(
         f"no model to serve: run the pipeline (it leaves {workspace / PACKAGE}), or name a package "
         "folder or a tag with MIEN_MODEL"
     )
+
+
+def named_package(name: str) -> Path:
+    """The folder of a size that Mien ships, of a package folder, or of a tag ``mien:…``.
+
+    Raises:
+        MienError: it is none of these.
+    """
+    shipped = shipped_packages()
+    if name in shipped:
+        return shipped[name]
+    if (folder := Path(name)).is_dir():
+        return folder
+    if ":" in name:
+        return _stored(name)
+    sizes = ", ".join(shipped) if shipped else "none"
+    raise MienError(
+        f"{name}: neither a package folder, nor a tag of the model store (mien:…), nor a model "
+        f"that Mien ships (here: {sizes})"
+    )
+
+
+def shipped_packages() -> dict[str, Path]:
+    """The packages inside the installed Mien, by their size; perhaps none."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{METADATA}"))}
 
 
 def _stored(tag: str) -> Path:

@@ -1,0 +1,57 @@
+"""`mien.load`: a shipped size, a folder, or a tag."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import mien
+from mien.errors import MienError
+from mien.packaging import register
+from mien.serving import package as serving_package
+from tests.serving.conftest import draw_faces
+
+
+@pytest.fixture
+def shipped(package, tmp_path, monkeypatch):
+    """Two sizes, as an installed Mien holds them, and one folder that is no package."""
+    folder = tmp_path / "shipped"
+    for size in ("nano", "small"):
+        shutil.copytree(package, folder / size)
+    (folder / "broken").mkdir()
+    monkeypatch.setattr(serving_package, "SHIPPED", folder)
+    return folder
+
+
+def test_by_size_by_folder_and_by_tag(package, shipped, tmp_path, monkeypatch):
+    faces = draw_faces(6)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()  # a folder of that name does not stand in the way
+    loaded = [mien.load(name) for name in ("small", str(package), register(package, "mien"))]
+    answers = [model.classify(faces).answers for model in loaded]
+    assert answers[0] == answers[1] == answers[2]
+    assert {answer.expression for answer in answers[0]} <= set(loaded[0].package.expressions)
+    assert np.isclose(sum(answers[0][0].probabilities.values()), 1)
+
+
+def test_an_unknown_name_says_what_there_is(shipped):
+    with pytest.raises(MienError, match=r"base: neither .* ships \(here: nano, small\)"):
+        mien.load("base")
+
+
+def test_where_nothing_is_shipped_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving_package, "SHIPPED", tmp_path / "shipped")
+    with pytest.raises(MienError, match=r"small: .*\(here: none\)"):
+        mien.load("small")
+
+
+def test_a_broken_package_is_named(tmp_path):
+    with pytest.raises(MienError, match="not a sound package"):
+        mien.load(str(tmp_path))
+
+
+def test_importing_mien_stays_light():
+    code = "import sys, mien; print({'torch', 'onnxruntime', 'pandas'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
