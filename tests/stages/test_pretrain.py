@@ -1,0 +1,82 @@
+"""Stage `pretrain`: with and without a start without labels; killed between the two."""
+
+import pandas as pd
+import pytest
+import torch
+
+from mien.data.manifest import read_manifest, write_manifest
+from mien.files import read_json, write_json
+from mien.model.weights import load_weights
+from mien.stages import pretrain
+
+SHORT = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
+
+
+def settings(params, epochs):
+    start = params.pretrain.self_supervised.model_copy(update={**SHORT, "epochs": epochs})
+    changes = {**SHORT, "self_supervised": start}
+    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update=changes)})
+
+
+def run(params, folder, name):
+    write_json(folder / "verdict.json", {"success": True})
+    pretrain.main(
+        params,
+        manifest=folder / "manifest.parquet",
+        faces=folder / "faces.npy",
+        verdict=folder / "verdict.json",
+        checkpoints=folder / "checkpoints",
+        weights=folder / f"{name}.safetensors",
+        curves=folder / f"{name}.csv",
+        report=folder / name,
+        metrics=folder / f"{name}.json",
+    )
+    return load_weights(folder / f"{name}.safetensors").model.state_dict()
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_start_without_labels_is_off_unless_asked_for(measured, params):
+    off = run(settings(params, 0), measured, "off")
+    assert not (measured / "off/self_supervised.svg").exists()
+    assert "self_supervised" not in read_json(measured / "off.json")
+
+    on = run(settings(params, 3), measured, "on")
+    curve = read_json(measured / "on.json")["self_supervised"]
+    assert [record["epoch"] for record in curve] == [1, 2, 3]
+    assert {"invariance", "variance", "covariance", "effective_rank"} <= set(curve[0])
+    assert len(pd.read_csv(measured / "on/self_supervised.csv")) == 3
+    assert len(pd.read_csv(measured / "on.csv")) == 2
+    assert not same(off, on)
+    assert not list((measured / "checkpoints").iterdir())
+
+
+def test_killed_in_the_supervised_part_it_goes_on(measured, params, monkeypatch):
+    whole = run(settings(params, 2), measured, "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain, "accuracy_on", kill)
+        run(settings(params, 2), measured, "killed")
+    assert len(list((measured / "checkpoints").iterdir())) == 1  # the start's
+    assert same(run(settings(params, 2), measured, "killed"), whole)
+
+
+def test_other_labels_give_the_same_start(measured, params):
+    run(settings(params, 2), measured, "first")
+    table = read_manifest(measured / "manifest.parquet")
+    training = table["split"] == "train"
+    table.loc[training, "label"] = table.loc[training, "label"].to_numpy()[::-1]
+    write_manifest(measured / "manifest.parquet", table)
+    run(settings(params, 2), measured, "second")
+    curves = [
+        read_json(measured / f"{name}.json")["self_supervised"] for name in ("first", "second")
+    ]
+    assert curves[0] == curves[1]
