@@ -7,7 +7,7 @@ from mien.errors import MienError
 from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_weights
-from mien.params import ModelSettings
+from mien.params import ModelSettings, merge, parse_params, read_yaml
 
 SETTINGS = ModelSettings(
     convolution="affinity",
@@ -134,3 +134,17 @@ def test_foreign_weights_are_refused(tmp_path):
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(MienError, match="not written by Mien"):
         load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters", "macs"), [("nano", 0.11, 8), ("small", 0.5, 20), ("base", 1.5, 60)]
+)
+def test_the_sizes_keep_to_their_limits(root, size, parameters, macs):
+    changes = read_yaml(root / "configs" / f"{size}.yaml")
+    params = parse_params(merge(read_yaml(root / "params.yaml"), changes), size)
+    model = params.model
+    # ONNX Runtime is slow where the maps of a convolution are no multiple of 16
+    assert not any(width // model.ratio % 16 for width in model.widths)
+    cost = count_cost(ACCNN(model, 7), 48)
+    assert cost.parameters < parameters * 1e6
+    assert cost.macs < macs * 1e6
