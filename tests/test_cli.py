@@ -86,3 +86,13 @@ def test_settings_of_a_later_version_join_an_earlier_runs(tmp_path, monkeypatch)
     settings = _settings(_parser().parse_args(["run", "--out", str(out)]))
     assert settings["seed"] == 7
     assert settings["cluster"]["prior_steps"] == default_params()["cluster"]["prior_steps"]
+
+
+def test_of_several_files_of_settings_the_last_one_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("first.yaml").write_text("{seed: 1, model: {stem: 32, ratio: 4}}")
+    Path("second.yaml").write_text("{model: {ratio: 2}}")
+    arguments = ["run", "--out", "run", "--params", "first.yaml", "--params", "second.yaml"]
+    settings = _settings(_parser().parse_args(arguments))
+    assert settings["seed"] == 1
+    assert settings["model"] == default_params()["model"] | {"stem": 32, "ratio": 2}

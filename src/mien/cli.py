@@ -89,7 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     settings = run.add_argument_group("settings")
     settings.add_argument(
-        "--params", type=Path, metavar="FILE", help="YAML laid over the project's params.yaml"
+        "--params",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML laid over the project's params.yaml; may be given again, the last one wins",
     )
     settings.add_argument(
         "--data", type=Path, metavar="DIR", help="where the sources' paths in FILE start"
@@ -184,8 +189,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         layers = [default_params()]
     else:  # an earlier run's settings; those that came with a later version are the default ones
         layers = [default_params(), workspace_params(options.out) or {}]
-    if options.params:
-        layers.append(read_yaml(options.params))
+    layers += map(read_yaml, options.params)
     if options.data:
         if not options.data.is_dir():
             raise MienError(f"--data {options.data}: no such folder")
