@@ -6,7 +6,7 @@ Everything is read from the outputs that DVC names for the stage; no stage is kn
 import base64
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,6 @@ from mien.pipeline import Pipeline, flatten
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 _WIDEST = 1600
 """Pixels; wider pictures of faces are made smaller, for Prefect keeps them in its database."""
-_CHECK = re.compile(r"- (?P<check>.+): (?P<failing>[\d,]+) of (?P<seen>[\d,]+) rows break this$")
-_ROW = re.compile(r"    (?P<where>.*?): (?P<value>.*)$")
-"""How the stage ``validate`` prints a failed check, and a row that breaks it."""
 
 
 def publish(pipeline: Pipeline, stage: str, show_faces: bool) -> None:
@@ -57,34 +54,16 @@ def publish(pipeline: Pipeline, stage: str, show_faces: bool) -> None:
                 )
 
 
-def publish_failing_rows(stage: str, lines: Iterable[str]) -> bool:
-    """The rows that a failed validation named, as a table; whether there were any."""
-    rows = list(failing_rows(lines))
-    if rows:
-        create_table_artifact(
-            rows,
-            key=_key(stage, "failing-rows"),
-            description="Rows that break a check, the first of each",
-        )
-    return bool(rows)
+def has_measured(pipeline: Pipeline, stage: str, since: float) -> bool:
+    """Whether a stage has written its figures after ``since`` (seconds of the epoch).
 
-
-def failing_rows(lines: Iterable[str]) -> Iterator[dict[str, str]]:
-    """The failed checks in a stage's lines, a row for each offence that it named."""
-    check: dict[str, str] = {}
-    named = True
-    for line in lines:
-        if found := _CHECK.match(line):
-            if not named:
-                yield {**check, "row": "", "value": ""}
-            check, named = found.groupdict(), False
-        elif check and (found := _ROW.match(line)):
-            named = True
-            yield {**check, "row": found["where"], "value": found["value"]}
-        elif check:
-            break
-    if not named:
-        yield {**check, "row": "", "value": ""}
+    A failed validation has, and says there what is wrong. Figures of an earlier run, which DVC
+    never came to remove, tell nothing of this one.
+    """
+    return any(
+        output.suffix == ".json" and output.is_file() and output.stat().st_mtime >= since
+        for output in pipeline.outputs(stage)
+    )
 
 
 def shows_no_people(root: Path) -> bool:
@@ -99,6 +78,12 @@ def _publish_figures(stage: str, metrics: Mapping[str, Any]) -> None:
         create_markdown_artifact(
             verdict(metrics), key=_key(stage, "verdict"), description="Is the data fit to learn?"
         )
+        if rows := list(failing_rows(metrics)):
+            create_table_artifact(
+                rows,
+                key=_key(stage, "failing-rows"),
+                description="Rows that break a check, the first of each",
+            )
     figures = {
         key: value
         for key, value in flatten(metrics).items()
@@ -116,9 +101,21 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     checks = f"{metrics['checks']} checks of {metrics['faces']:,} faces"
     if metrics["success"]:
         return f"**Passed**: all {checks}."
-    failed = metrics.get("failed", {})
-    broken = "\n".join(f"- {title}: {count:,} rows break this" for title, count in failed.items())
-    return f"**Failed**: {len(failed)} of {checks}.\n\n{broken}"
+    failed = metrics["failed"]
+    broken = [
+        f"- {title}: {check['failing']:,} of {check['seen']:,} rows break this"
+        for title, check in failed.items()
+    ]
+    return "\n".join([f"**Failed**: {len(failed)} of {checks}.\n", *broken])
+
+
+def failing_rows(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows that a validation names, each with the check that it breaks; a check of the whole
+    table names none and has one empty row."""
+    for title, check in metrics["failed"].items():
+        counts = {"check": title, "failing": check["failing"], "seen": check["seen"]}
+        for offence in check["rows"] or [{"where": "", "value": ""}]:
+            yield {**counts, "row": offence["where"], "value": offence["value"]}
 
 
 def _short(value: Any) -> Any:

@@ -7,7 +7,7 @@ DVC says what is out of date and runs it; Prefect shows each stage's lines as th
 import argparse
 import functools
 import sys
-from collections import deque
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from flows.artifacts import address, publish, publish_failing_rows, shows_no_people
+from flows.artifacts import address, has_measured, publish, shows_no_people
 from flows.lifetime import end_with_worker
 from mien.errors import MienError
 from mien.params import merge
@@ -50,7 +50,6 @@ _REMOTE_IS_WRONG = (
     "missing files",
 )
 """What DVC says of a remote that another try will not mend."""
-_LINES_KEPT = 2000
 _NAMED = 3
 """Changes that a run's name tells."""
 
@@ -71,21 +70,15 @@ def run_stage(pipeline: Pipeline, stage: str, force: bool, show_faces: bool, hou
     """Run one stage where it is out of date; its last lines are the message of a failure."""
     if not force and pipeline.is_current(stage):
         return Completed(name="Cached", message=f"'{stage}' is up to date")
-    logger = get_run_logger()
-    lines: deque[str] = deque(maxlen=_LINES_KEPT)
-
-    def emit(line: str) -> None:
-        lines.append(line)
-        logger.info(line)
-
+    started = time.time()
     try:
-        pipeline.run(stage, emit, force=force, limit=3600 * hours)
+        pipeline.run(stage, get_run_logger().info, force=force, limit=3600 * hours)
     except TookTooLong:
         message = f"stage '{stage}' took longer than {hours:g} h and was ended"
         return Failed(name="TimedOut", message=message)
     except StageFailed as error:
-        if publish_failing_rows(stage, lines):
-            publish(pipeline, stage, show_faces)  # the report says more
+        if has_measured(pipeline, stage, started):  # a verdict and its rows, a report
+            publish(pipeline, stage, show_faces)
         return Failed(name=_PASSING if error.passing else None, message=str(error))
     publish(pipeline, stage, show_faces)
     return Completed(message=f"'{stage}' has run")

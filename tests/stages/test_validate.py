@@ -129,6 +129,11 @@ def test_every_planted_fault_is_found_and_told(root: Path, tmp_path: Path) -> No
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["success"] is False
     assert len(verdict["failed"]) == message.count("\n- ")
+    assert verdict["failed"]["Labels are known expressions"] == {
+        "failing": 1,
+        "seen": 60,
+        "rows": [{"where": "mine/3.png", "value": "hapy"}],
+    }
     page = (tmp_path / "report" / "index.html").read_text()  # readable although it failed
     assert "not fit for training" in page
     assert "hapy" in page

@@ -1,6 +1,7 @@
 """Stage ``validate``: hold the manifest against its expectations; wrong data stop here."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,20 @@ def complaint(check: Check) -> str:
 
 
 def _verdict(checks: Sequence[Check], faces: int) -> dict[str, Any]:
-    """What ``metrics/validate.json`` says; later stages depend on it."""
+    """What ``metrics/validate.json`` says: later stages depend on it, Prefect shows the rows."""
     return {
         "success": all(check.passed for check in checks),
         "faces": faces,
         "checks": len(checks),
-        "failed": {check.title: check.failing for check in checks if not check.passed},
+        "failed": {
+            check.title: {
+                "failing": check.failing,
+                "seen": check.seen,
+                "rows": [asdict(offence) for offence in check.examples],
+            }
+            for check in checks
+            if not check.passed
+        },
     }
 
 
