@@ -35,9 +35,11 @@ _STOP = 15.0
 _AGAIN = 3.0
 """Seconds before a process that ended by itself is started again."""
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Stopped(Exception):
-    """Ctrl-C or SIGTERM."""
+    """Ctrl-C, SIGTERM, or the terminal was closed."""
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPS:
         signal.signal(number, _stop)
     house = House(options.host, options.port, options.workspace.resolve())
     try:
@@ -58,7 +60,7 @@ def main() -> None:
     except MienError as error:
         sys.exit(f"ui: error: {error}")
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _STOPS:
             signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
         house.down()
 
@@ -73,8 +75,6 @@ class House:
         self.environment = {
             **environment(),
             "PREFECT_API_URL": f"{self.address}/api",
-            # A run that has fallen silent (its machine is gone) is found by its missing heartbeats.
-            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "MIEN_REPORTS_URL": reports,
             "MIEN_REPORTS_ROOT": str(workspace),
             "PWD": str(Path.cwd()),
