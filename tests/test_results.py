@@ -67,8 +67,8 @@ No champion to compare with.
 Previous run: old
 
 | final model    | this run | previous run | change |
-| -------------- | -------- | -----------: | -----: |
-| faces accuracy | 75.0%    |        70.0% |   +5.0 |
+| -------------- | -------: | -----------: | -----: |
+| faces accuracy |    75.0% |        70.0% |   +5.0 |
 
 | setting          | this run | previous run |
 | ---------------- | -------- | -----------: |

@@ -125,7 +125,7 @@ def comparison(run: Run, others: Mapping[str, Run | None]) -> str:
             rows.append(cells)
         header = ["final model", "this run"]
         header += [cell for heading in there for cell in (heading, "change")]
-        parts.append(_table(header, rows))
+        parts.append(_table(header, rows, words=1))
     different = [
         [key, _plain(run.settings.get(key)), *(_plain(o.settings.get(key)) for o in there.values())]
         for key in sorted(run.settings)
@@ -174,14 +174,14 @@ def _points(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned Markdown table; the columns after the second hold numbers."""
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 2) -> str:
+    """An aligned Markdown table; the columns after the first ``words`` hold numbers."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * width if i < 2 else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    rule = ["-" * width if i < words else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         return f"| {' | '.join(aligned)} |"
