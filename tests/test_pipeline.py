@@ -200,6 +200,17 @@ def test_a_lock_that_a_dead_dvc_left_is_healed(chain, torn):
     assert chain.ran() == ["zero", "middle", "after"]
 
 
+@pytest.mark.parametrize("kind", ["write", "read"])
+def test_a_dvc_command_at_a_stage_is_named(chain, kind):
+    holder = {"pid": os.getpid(), "cmd": "dvc repro zero"}
+    held = {"write": {"zero.txt": holder}} if kind == "write" else {"read": {"zero.txt": [holder]}}
+    (chain.root / ".dvc" / "tmp").mkdir()
+    (chain.root / ".dvc" / "tmp" / "rwlock").write_text(json.dumps(held))
+    said = pytest.raises(MienError, match=rf"process {os.getpid()} \(dvc repro zero\) is at work")
+    with said, open_pipeline(chain.root):
+        pass
+
+
 def test_stages_find_this_interpreter_as_python():
     found = subprocess.check_output(
         ["python", "-c", "import sys; print(sys.prefix)"], env=environment(), text=True

@@ -5,6 +5,7 @@ that `mien.workspace` made. DVC decides what is out of date; this module only as
 """
 
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -297,23 +298,41 @@ def open_pipeline(root: Path) -> Iterator[Pipeline]:
     if not (root / "dvc.yaml").is_file() or not (root / ".dvc").is_dir():
         raise MienError(f"{root}: not a workspace: it needs dvc.yaml and .dvc")
     with locked(root) as lock:
-        _drop_torn_lock(root)
+        _refuse_busy(root)
         yield Pipeline(root, lock)
 
 
-def _drop_torn_lock(root: Path) -> None:
-    """Remove DVC's list of locks where it is half written, as a full disk leaves it.
+def _refuse_busy(root: Path) -> None:
+    """Refuse a workspace in which a DVC command that somebody started by hand is at a stage.
 
-    DVC drops entries of processes that are gone, but refuses to work beside a list that it cannot
-    read.
+    DVC's own list of locks says so. It drops entries of processes that are gone, but refuses to
+    work beside a list that it cannot read, as a full disk leaves it half written: that is removed.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
-        json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     except ValueError:
         path.unlink()
+        return
+    holders = [*held.get("write", {}).values(), *itertools.chain(*held.get("read", {}).values())]
+    for holder in holders:
+        if _is_alive(holder["pid"]):
+            raise MienError(
+                f"{root}: process {holder['pid']} ({holder['cmd']}) is at work here; "
+                "wait for it to end, or stop it"
+            )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 @contextmanager
