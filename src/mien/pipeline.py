@@ -305,8 +305,9 @@ def open_pipeline(root: Path) -> Iterator[Pipeline]:
 def _refuse_busy(root: Path) -> None:
     """Refuse a workspace in which a DVC command that somebody started by hand is at a stage.
 
-    DVC's own list of locks says so. It drops entries of processes that are gone, but refuses to
-    work beside a list that it cannot read, as a full disk leaves it half written: that is removed.
+    DVC's own list of locks says so. One that nobody holds any more is removed: DVC would drop the
+    entries of processes that are gone, but takes one whose number another process has been given
+    since (after a restart) for alive, and cannot read a list that a full disk left half written.
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
@@ -314,25 +315,30 @@ def _refuse_busy(root: Path) -> None:
     except FileNotFoundError:
         return
     except ValueError:
-        path.unlink()
-        return
+        held = {}
     holders = [*held.get("write", {}).values(), *itertools.chain(*held.get("read", {}).values())]
     for holder in holders:
-        if _is_alive(holder["pid"]):
+        if _is_running(holder["pid"], holder["cmd"]):
             raise MienError(
                 f"{root}: process {holder['pid']} ({holder['cmd']}) is at work here; "
                 "wait for it to end, or stop it"
             )
+    path.unlink()
 
 
-def _is_alive(process: int) -> bool:
+def _is_running(process: int, command: str) -> bool:
+    """Whether a process is there and is this DVC command."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass  # somebody else's
-    return True
+    try:
+        now = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return True  # this system does not say
+    return command.partition(" ")[2] in now.replace("\0", " ")
 
 
 @contextmanager
