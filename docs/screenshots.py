@@ -1,9 +1,9 @@
 """Take the pictures of Prefect's UI in ``docs/images/`` with a headless Chromium.
 
     make ui                              # in another terminal
-    python docs/screenshots.py           # after a few runs of the deployment
+    python docs/screenshots.py           # after a few runs, one of which failed its validation
 
-The longest run of the deployment is shown, and the newest results.
+The longest run of the deployment is shown, and the newest results and failing rows.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--url", default="http://127.0.0.1:4200")
     parser.add_argument("--chromium", default="chromium")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="such as prefect-run")
     options = parser.parse_args()
 
     def newest(path: str, **body: Any) -> list[dict[str, Any]]:
@@ -44,17 +45,23 @@ def main() -> None:
     longest = max(runs, key=lambda run: run["total_run_time"])
     (deployment,) = (d for d in newest("deployments") if d["name"] == "weekly")
     newest_of = {known["key"]: known["latest_id"] for known in newest("artifacts/latest")}
+    run, schedule = f"runs/flow-run/{longest['id']}", f"deployments/deployment/{deployment['id']}"
     pages = {
-        "prefect-run": (f"runs/flow-run/{longest['id']}", 900, ""),
-        "prefect-artifacts": (f"runs/flow-run/{longest['id']}", 1500, "Artifacts"),
-        "prefect-schedule": (f"deployments/deployment/{deployment['id']}", 900, ""),
-        "prefect-custom-run": (f"deployments/deployment/{deployment['id']}/run", 1400, ""),
-        "prefect-results": (f"artifacts/artifact/{newest_of['training-results']}", 1100, ""),
-        "prefect-prototypes": (f"artifacts/artifact/{newest_of['cluster-prototypes']}", 900, ""),
+        "prefect-run": (run, 900, ""),
+        "prefect-artifacts": (run, 1500, "Artifacts"),
+        "prefect-schedule": (schedule, 900, ""),
+        "prefect-custom-run": (f"{schedule}/run", 1400, ""),
     }
+    shown = {"results": "training-results", "failing-rows": "validate-failing-rows"}
+    for name, key in {**shown, "prototypes": "cluster-prototypes"}.items():
+        if key in newest_of:
+            pages[f"prefect-{name}"] = (f"artifacts/artifact/{newest_of[key]}", 1000, "")
+    if missing := set(options.only) - set(pages):
+        parser.error(f"no such picture, or nothing there to show: {', '.join(sorted(missing))}")
     IMAGES.mkdir(exist_ok=True)
     with browser(options.chromium) as page:
-        for name, (path, height, tab) in pages.items():
+        for name in options.only or pages:
+            path, height, tab = pages[name]
             picture = shoot(page, f"{options.url}/{path}", height, tab)
             (IMAGES / f"{name}.png").write_bytes(picture)
             print(f"written: docs/images/{name}.png ({len(picture) // 1024} kB)")

@@ -75,6 +75,8 @@ class House:
         self.environment = {
             **environment(),
             "PREFECT_API_URL": f"{self.address}/api",
+            # Seconds for which a run that was asked for may wait for the worker's next look.
+            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
             "MIEN_REPORTS_URL": reports,
             "MIEN_REPORTS_ROOT": str(workspace),
             "PWD": str(Path.cwd()),
