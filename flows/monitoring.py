@@ -60,7 +60,7 @@ def log_folder(root: Path) -> Path:
 
 def _look(root: Path, logs: Path) -> RunState:
     settings = load_params(root / "params.yaml").monitoring
-    reference = read_reference(served_package(root))
+    reference = read_reference(served_package(root), root)
     state = _send_pending(root, read_state(root).watching(reference.version))
     window = read_rows(logs, state, reference)
     verdict = judge_window(window, reference, settings, state)
@@ -74,9 +74,10 @@ def _look(root: Path, logs: Path) -> RunState:
         )
         return Completed(name="Waiting", message=verdict.reason)
     folder = write_page(root, window, reference, verdict, number)
-    event = _event(root, verdict, number, folder) if verdict.status == "drift" else None
     publish(folder, window, reference, verdict, number)
-    state = state.after(window, verdict, event)
+    state = state.after(window, verdict)
+    if verdict.status == "drift":
+        state = replace(state, pending=_event(root, verdict, number, folder, state.since))
     write_state(root, state)  # from here on the rows are judged
     _send_pending(root, state)
     return Completed(name=_NAMES[verdict.status], message=verdict.reason)
@@ -136,7 +137,7 @@ def publish(
         )
 
 
-def _event(root: Path, verdict: Verdict, number: int, folder: Path) -> dict[str, Any]:
+def _event(root: Path, verdict: Verdict, number: int, folder: Path, since: str) -> dict[str, Any]:
     return {
         "id": str(uuid5(NAMESPACE_URL, f"mien/{root}/{verdict.model}/{number}")),
         "payload": {
@@ -145,6 +146,7 @@ def _event(root: Path, verdict: Verdict, number: int, folder: Path) -> dict[str,
             "window": number,
             "severity": verdict.severity,
             "reason": verdict.reason,
+            "since": since,
             "drifted": [each.name for each in verdict.drifted],
             "groups": sorted({each.group for each in verdict.drifted}),
             "page": str(folder / "page.html"),

@@ -9,7 +9,6 @@ import fcntl
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -24,13 +23,13 @@ from flows.monitoring import log_folder
 from flows.training import training
 from mien.errors import MienError
 from mien.files import read_json, write_json
+from mien.monitoring.kept import renew_reference
+from mien.monitoring.renewal import gather
 from mien.params import MonitoringSettings, PromotionSettings, load_params, merge, read_yaml
 from mien.promotion.commands import AlreadyChampion, carry_out, decide
 from mien.promotion.releases import Record
 from mien.workspace import make_workspace
 
-KEPT = "predictions/images"
-"""Folder under the log folder in which the service keeps faces, where its operator lets it."""
 _HISTORY = 100
 
 
@@ -46,17 +45,21 @@ def retraining(
     workspace: Path = Path(),
     logs: Path | None = None,
     reason: str = "asked for",
+    since: str = "",
     force: bool = False,
 ) -> State:
     """Train a challenger and put it through the gate.
 
-    Where the service has kept faces, they join as another unlabelled source, in a workspace of the
-    challenger's own (``runs/renewal``); elsewhere the workspace itself is brought up to date.
+    Where the service has kept faces, they join as another unlabelled source, and labelled faces in
+    their look as another labelled one, in a workspace of the challenger's own (``runs/renewal``);
+    elsewhere the workspace itself is brought up to date.
 
     Args:
         workspace: folder that holds ``params.yaml`` and ``releases/``.
         logs: the service's log folder; ``MIEN_LOG_DIR`` or ``logs`` in the workspace by default.
         reason: why; it stands in the release record.
+        since: when the faces became what they are now (ISO, UTC). Those kept from then on show the
+            new look, and later windows are compared with them; where it is empty, all kept ones.
         force: pay no heed to the cool-down and the daily limit.
 
     Returns:
@@ -69,7 +72,8 @@ def retraining(
         params = load_params(root / "params.yaml")
         if told := claim_turn(root, params.monitoring, force):
             return Completed(name="Skipped", message=told)
-        trained = gather_faces(root, (logs or log_folder(root)).resolve() / KEPT)
+        kept = (logs or log_folder(root)).resolve()
+        trained = gather_faces(root, kept, since)
         state = training(workspace=trained, return_state=True)
         if not state.is_completed():
             return Failed(message=f"no challenger: {state.message}")
@@ -77,6 +81,8 @@ def retraining(
         record["cause"] = reason
         if record["decision"] == "promoted" and params.promotion.approval == "manual":
             record |= _ask(record, params.promotion)
+        if record["decision"] == "promoted":
+            refer_to_kept(root, trained, kept, since)
         conclude(root, record)
     except AlreadyChampion as error:
         return Completed(name="Unchanged", message=str(error))
@@ -130,30 +136,54 @@ def too_soon(starts: list[datetime], now: datetime, settings: MonitoringSettings
 
 
 @task(cache_policy=NO_CACHE)
-def gather_faces(root: Path, kept: Path) -> Path:
-    """The workspace to train in; kept faces join as an unlabelled source, if there are any."""
-    count = sum(1 for path in kept.rglob("*") if path.is_file()) if kept.is_dir() else 0
-    if not count:
-        get_run_logger().info("no kept faces in %s: training on the configured sources", kept)
+def gather_faces(root: Path, logs: Path, since: str = "") -> Path:
+    """The workspace to train in; kept faces join, if there are any (`mien.monitoring.renewal`)."""
+    params = load_params(root / "params.yaml")
+    gathered = gather(root, logs, since, params.monitoring.min_faces, params.seed)
+    if not gathered.sources:
+        get_run_logger().info("no kept faces in %s: training on the configured sources", logs)
         return root
     values = read_yaml(root / "params.yaml")
-    source: dict[str, Any] = {
-        "name": "kept",
-        "kind": "image_folder",
-        "path": str(kept),
-        "role": "unlabelled",
-        "folders": "nothing",
-    }
     changes = {
         "prepare": {
             "data": str((root / values["prepare"]["data"]).resolve()),
-            "sources": [*values["prepare"]["sources"], source],
+            "sources": [*values["prepare"]["sources"], *gathered.sources],
         }
     }
     trained = root / "runs" / "renewal"
     make_workspace(trained, merge(values, changes))
-    get_run_logger().info("%d kept faces join as unlabelled", count)
+    get_run_logger().info(
+        "%d kept faces join as unlabelled, %d are held out, %d labelled ones were restyled (%s)",
+        gathered.learned,
+        gathered.held_out,
+        gathered.restyled,
+        gathered.look or "the new look is not known",
+    )
     return trained
+
+
+@task(cache_policy=NO_CACHE)
+def refer_to_kept(root: Path, trained: Path, logs: Path, since: str) -> None:
+    """Have monitoring compare the next champion's windows with faces like those it learned.
+
+    Before it is promoted: its first window must find them.
+    """
+    params = load_params(root / "params.yaml")
+    count = renew_reference(
+        root,
+        trained / "models" / "package",
+        logs,
+        since,
+        least=params.monitoring.min_faces,
+        most=params.package.reference_faces,
+    )
+    if count:
+        get_run_logger().info("reference: %d kept faces that were not learned from", count)
+    else:
+        get_run_logger().info(
+            "reference: the packaged one, for under %d kept faces are held out",
+            params.monitoring.min_faces,
+        )
 
 
 @task(cache_policy=NO_CACHE)
@@ -212,6 +242,9 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
     parser.add_argument("--reason", default="asked for", help="stands in the record")
+    parser.add_argument(
+        "--since", default="", metavar="TIME", help="when faces became what they are now"
+    )
     parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
     state = retraining(**vars(parser.parse_args()), return_state=True)
     if not state.is_completed():

@@ -131,12 +131,36 @@ def test_two_at_once_a_broken_state_and_no_reference(place):
     assert "there is nothing to compare the log with" in state.message
 
 
+def test_a_champion_that_is_not_in_the_store(place):
+    pointer = {"tag": "mien:gone", "release": "x.json", "promoted_at": "2026-03-01T09:00:00+00:00"}
+    write_json(place.root / "releases" / "champion.json", pointer)
+    state = run(place)
+    assert state.is_failed()
+    assert "mien:gone is not in the model store" in state.message
+    assert "mien rollback" in state.message
+
+
+def test_the_event_says_since_when(place, sent):
+    place.log.add(draw(300, RNG))
+    assert run(place).name == "No drift"
+    place.log.add(draw(300, RNG, brightness=0.7))
+    assert run(place).name == "Watch"
+    began = read_state(place.root).since
+    assert began == "2026-03-01T09:05:01+00:00"  # of the 301st row: the log writes one a second
+    place.log.add(draw(300, RNG, brightness=0.7))
+    assert run(place).name == "Drift"
+    assert sent[0]["payload"]["since"] == began
+    place.log.add(draw(300, RNG))
+    assert run(place).name == "No drift"
+    assert read_state(place.root).since == ""
+
+
 def test_another_models_bad_windows_do_not_count():
     from mien.monitoring.state import State
 
-    state = State(window=4, model="old", bad_windows=1, mark={"a": 1})
+    state = State(window=4, model="old", bad_windows=1, since="2026", mark={"a": 1})
     assert state.watching("old") == state
-    assert state.watching("new") == replace(state, model="new", bad_windows=0)
+    assert state.watching("new") == replace(state, model="new", bad_windows=0, since="")
 
 
 def test_the_log_folder(monkeypatch):

@@ -1,12 +1,16 @@
 """The retraining flow: its limits, the faces that it takes in, the gate, and a person's word."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_runs import resume_flow_run
@@ -15,7 +19,9 @@ from prefect.testing.utilities import prefect_test_harness
 
 import flows.retraining
 from flows.retraining import retraining, too_soon
+from mien.data.sources import list_source
 from mien.files import read_json
+from mien.monitoring.kept import list_kept
 from mien.params import load_params
 from mien.promotion import commands, releases
 from tests.promotion.conftest import drawn, workspace  # noqa: F401  (fixtures)
@@ -96,20 +102,59 @@ def test_a_failed_training_changes_nothing(workspace, monkeypatch):  # noqa: F81
     assert releases.read_champion(root) is None
 
 
-def test_kept_faces_are_another_unlabelled_source(workspace):  # noqa: F811
+def keep(logs: Path, faces: np.ndarray, hour: int) -> None:
+    """Leave what the service leaves of faces that it keeps."""
+    images, data = logs / "predictions" / "images", logs / "predictions" / "data"
+    for folder in (images, data):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (data / "data.1.log").open("a") as log:
+        for number, face in enumerate(faces):
+            name = f"{hour}-{number}.png"
+            Image.fromarray(face).save(images / name)
+            row = {"time": f"2026-03-01T{hour:02d}:00:00+00:00", "image": name}
+            log.write(json.dumps(row | {"width": 50, "height": 50}) + "\n")
+
+
+def test_kept_faces_and_labelled_ones_in_their_look_join(workspace, drawn):  # noqa: F811
     root = workspace("served", GOOD)
-    kept = root / "logs" / "predictions" / "images"
-    assert flows.retraining.gather_faces(root, kept) == root
-    kept.mkdir(parents=True)
-    (kept / "a.png").write_bytes(b"x")
-    made = flows.retraining.gather_faces(root, kept)
+    logs = root / "logs"
+    assert flows.retraining.gather_faces(root, logs) == root
+    keep(logs, drawn.faces[:90], hour=8)
+    dark = (drawn.faces * 0.4).astype(np.uint8)
+    keep(logs, dark[:200], hour=9)
+    made = flows.retraining.gather_faces(root, logs, since="2026-03-01T08:30")
     assert made == root / "runs" / "renewal"
-    values = yaml.safe_load((made / "params.yaml").read_text())
-    *others, last = values["prepare"]["sources"]
-    assert [each["name"] for each in others] == ["synthetic"]
-    assert (last["kind"], last["role"], last["path"]) == ("image_folder", "unlabelled", str(kept))
+
+    params = load_params(made / "params.yaml")
+    drawn_ones, kept, restyled = params.prepare.sources
+    assert (drawn_ones.name, kept.role, restyled.role) == ("synthetic", "unlabelled", "labelled")
+    learned, held_out = list_kept(logs)
+    listings = [list_source(each, Path("/"), params.expressions) for each in (kept, restyled)]
+    assert len(listings[0].table) == len(learned) == 290 - len(held_out)
+    (read,) = zip(*listings[0].read(listings[0].table.head(3), 24), strict=True)
+    assert all(face.pixels.shape == (24, 24) for face in read)
+    table = listings[1].table
+    assert table["split"].tolist().count("test") == len(drawn.faces)
+    assert table["label"].value_counts().to_dict() == dict.fromkeys(drawn.labels, 120)
+    (faces,) = zip(*listings[1].read(table, 24), strict=True)
+    means = [face.pixels.mean() for face in faces]
+    assert np.mean(means) == pytest.approx(dark.mean(), rel=0.1)  # the look of those since then
     stage = yaml.safe_load((made / "dvc.yaml").read_text())["stages"]["prepare"]
-    assert str(kept) in stage["deps"]
+    assert {str(kept.path), str(restyled.path)} <= set(stage["deps"])
+
+    learned[0].unlink()  # an operator deletes a face: the next renewal does without it
+    flows.retraining.gather_faces(root, logs)
+    assert learned[0].name not in Path(kept.path).read_text()
+
+
+def test_without_a_known_look_nothing_is_restyled(workspace, drawn):  # noqa: F811
+    root = workspace("served", GOOD)
+    keep(root / "logs", drawn.faces[:60], hour=8)  # under min_faces
+    made = flows.retraining.gather_faces(root, root / "logs")
+    assert [each.name for each in load_params(made / "params.yaml").prepare.sources] == [
+        "synthetic",
+        "kept",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from mien import packaging
 from mien.errors import MienError
 from mien.files import read_json
 
+REFERENCES = Path("monitoring", "references")
+"""Folder of a workspace with the references of renewed models, ``<version>.parquet``."""
 IMAGE = ("brightness", "contrast", "sharpness", "face_size")
 """``face_size`` is the square root of the face's area in its picture, in pixels."""
 
@@ -36,15 +38,22 @@ class Reference:
         return ["confidence", *IMAGE, *self.components]
 
 
-def read_reference(package: Path) -> Reference:
+def read_reference(package: Path, root: Path | None = None) -> Reference:
     """Read the drift reference of a package.
+
+    Args:
+        package: its folder.
+        root: a workspace; where a renewal left a reference of this model there
+            (`mien.monitoring.kept`), that one counts.
 
     Raises:
         MienError: a file is missing or cannot be read.
     """
     try:
         metadata: dict[str, Any] = read_json(package / packaging.METADATA)
-        faces = pd.read_parquet(package / packaging.REFERENCE)
+        renewed = root / REFERENCES / f"{metadata['version']}.parquet" if root else None
+        path = renewed if renewed and renewed.is_file() else package / packaging.REFERENCE
+        faces = pd.read_parquet(path)
         kept = ["confidence", *IMAGE[:3], *_components(faces)]
         table = faces[kept].astype(np.float32)
         table.insert(0, "expression", faces["predicted"])

@@ -30,6 +30,8 @@ class State:
     model: str | None = None
     mark: Mark = field(default_factory=dict)
     bad_windows: int = 0
+    since: str = ""
+    """When the first of the bad windows began, as its rows say."""
     volumes: list[float] = field(default_factory=list)
     """Pictures an hour in the last windows."""
     pending: dict[str, Any] | None = None
@@ -37,9 +39,9 @@ class State:
 
     def watching(self, model: str) -> "State":
         """For this model: another one's bad windows do not count against it."""
-        return self if model == self.model else replace(self, model=model, bad_windows=0)
+        return self if model == self.model else replace(self, model=model, bad_windows=0, since="")
 
-    def after(self, window: Window, verdict: Verdict, event: dict[str, Any] | None) -> "State":
+    def after(self, window: Window, verdict: Verdict) -> "State":
         """Once a window has been judged."""
         now = volume(window)
         return State(
@@ -47,8 +49,8 @@ class State:
             model=verdict.model,
             mark=window.mark,
             bad_windows=verdict.bad_windows,
+            since=(self.since or verdict.start or "") if verdict.bad_windows else "",
             volumes=[*self.volumes, *([now] if now else [])][-_HISTORY:],
-            pending=event,
         )
 
 
