@@ -47,9 +47,9 @@ class House:
         server = [*python, "prefect", "server", "start", "--host", "127.0.0.1"]
         flows = [*python, "benchmarks.drift_drill", "--serve-flows", str(self.root)]
         with self._running("server", [*server, "--port", str(self.port)]):
-            self.wait(lambda: urllib.request.urlopen(f"{self.api}/health", timeout=5), 240)
+            self.wait(lambda: urllib.request.urlopen(f"{self.api}/health", timeout=5), 600)
             with self._running("flows", flows):
-                self.wait(_deployed, 240)
+                self.wait(_deployed, 600)
                 yield
 
     @contextmanager
@@ -57,7 +57,7 @@ class House:
         """The champion behind HTTP, as `make serve` starts it, with all faces kept."""
         command = [sys.executable, "-m", "mien.serving", "--port", str(self.port + 1)]
         with self._running("service", command, cwd=self.root, MIEN_LOG_IMAGES="1"):
-            self.wait(lambda: urllib.request.urlopen(f"{self.service}/readyz", timeout=5), 240)
+            self.wait(lambda: urllib.request.urlopen(f"{self.service}/readyz", timeout=5), 600)
             with Client(self.service) as client:
                 yield client
 

@@ -168,7 +168,7 @@ def drill(house: House, story: Story, size: int, small: bool) -> dict[str, Any]:
         story.tell(f"{ordinary} ordinary faces", answers=answered, **look())
         answered = send(client, *draw(drifted, True, SEED + 1, size))
         story.tell(f"{drifted} drifted faces", answers=answered, **look())
-        house.wait(lambda: releases.read_champion(root) != first, 3000)
+        house.wait(lambda: releases.read_champion(root) != first, 7200)
     second = releases.read_champion(root)
     assert second is not None
     record = read_json(root / "releases" / second["release"])
