@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
+
+from tests.patience import PATIENCE
 
 
 class House:
@@ -45,13 +48,19 @@ class House:
             )
         said = self.log.stat().st_size
         wait_for(lambda: b"Ctrl-C stops" in self.log.read_bytes()[said:], 180, self.process)
+        for deployment in self.post("deployments/filter"):  # they would work on the checkout
+            for schedule in deployment["schedules"]:
+                path = f"deployments/{deployment['id']}/schedules/{schedule['id']}"
+                self._request("PATCH", path, {"active": False})
 
     def down(self) -> None:
         assert self.process is not None
+        if self.process.poll() is not None:
+            return  # it ended by itself, and stopped what it had started
         ours = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(60)
-        _, alive = psutil.wait_procs(ours, timeout=15)
+        self.process.wait(60 * PATIENCE)
+        _, alive = psutil.wait_procs(ours, timeout=15 * PATIENCE)
         for process in alive:
             process.kill()
         assert alive == [], "`make ui` left processes behind"
@@ -77,7 +86,7 @@ class House:
 
     def _request(self, method: str, path: str, body: Any = None) -> Any:
         """The server's answer, once it is up and not too busy (as Prefect's own client asks)."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * PATIENCE
         while True:
             try:
                 response = httpx.request(method, f"{self.api}/{path}", json=body, timeout=30)
@@ -101,6 +110,33 @@ class House:
             state={"type": "SCHEDULED"},
         )
         return created["id"]
+
+    def by_schedule(self, seconds: float = 90, **parameters: Any) -> dict[str, Any]:
+        """A run that nobody starts: one that a schedule makes, once it has ended."""
+        deployment = self.deployment()
+        path = f"deployments/{deployment['id']}/schedules"
+        due = datetime.now(UTC) + timedelta(seconds=3)
+        schedule = {"interval": 86400, "anchor_date": due.isoformat()}
+        entry = {"active": True, "schedule": schedule, "parameters": parameters}
+        (made,) = self._request("POST", path, [entry])
+        chosen = {
+            "deployment_id": {"any_": [deployment["id"]]},
+            "expected_start_time": {
+                "after_": (due - timedelta(seconds=1)).isoformat(),
+                "before_": (due + timedelta(seconds=1)).isoformat(),
+            },
+        }
+
+        def runs() -> list[dict[str, Any]]:
+            found = self.post("flow_runs/filter", flow_runs=chosen)
+            return [run for run in found if run["auto_scheduled"]]
+
+        try:
+            wait_for(runs, 30)
+            (run,) = runs()
+            return self.wait(run["id"], seconds=seconds)
+        finally:
+            self._request("DELETE", f"{path}/{made['id']}")
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self.get(f"flow_runs/{run_id}")
@@ -132,7 +168,7 @@ def wait_for(
     seconds: float,
     process: "subprocess.Popen[bytes] | None" = None,
 ) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while time.monotonic() < deadline:
         if condition():
             return
@@ -154,12 +190,14 @@ def free_port() -> int:
             return port
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(tmp_path_factory) -> Iterator[House]:
     house = House(tmp_path_factory.mktemp("house"))
-    house.up()
-    yield house
-    house.down()
+    try:
+        house.up()
+        yield house
+    finally:
+        house.down()
 
 
 @pytest.fixture
@@ -172,6 +210,8 @@ def make_house(tmp_path_factory) -> Iterator[Callable[..., House]]:
         houses[-1].up()
         return houses[-1]
 
-    yield make
-    for house in houses:
-        house.down()
+    try:
+        yield make
+    finally:
+        for house in houses:
+            house.down()

@@ -1,17 +1,23 @@
-"""Planted faults on a real server and worker: the next run recovers, and no stage trains on.
+"""Planted faults on a real server and worker: the next scheduled run recovers by itself, and no
+stage trains on.
 
 The stage counts to forty and keeps its count outside its output, as the learning stages keep their
 checkpoints; ``starts.txt`` says from where each try went on.
 """
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 
+import httpx
 import psutil
 import pytest
 import yaml
+
+from mien.pipeline import environment
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +56,7 @@ def assert_no_orphan(house, chain) -> None:
 
 
 def assert_recovers(house, chain) -> None:
-    run = house.wait(house.start(workspace=str(chain.root)))
+    run = house.by_schedule(workspace=str(chain.root))
     assert run["state_type"] == "COMPLETED", run["state"]["message"]
     assert run["name"].startswith("zero goes on")
     first, second = starts(chain)
@@ -93,7 +99,7 @@ def test_the_server_restarts_in_mid_stage(house, counting):
     house.child("server").terminate()
     assert house.wait(run, seconds=150)["state_type"] == "COMPLETED"
     assert starts(counting) == [0]
-    again = house.wait(house.start(workspace=str(counting.root)))
+    again = house.by_schedule(workspace=str(counting.root))
     assert again["name"] == "nothing changed"
 
 
@@ -106,16 +112,21 @@ def test_a_second_run_waits_for_the_first(house, counting):
     assert starts(counting) == [0]
 
 
-def test_a_locked_workspace_is_told_at_once(house, counting):
-    lock = counting.root / ".mien" / "run.lock"
-    lock.parent.mkdir(exist_ok=True)
-    with subprocess.Popen(["flock", lock, "sleep", "60"]) as holder:
-        run = house.wait(house.start(workspace=str(counting.root)))
-        holder.terminate()
-    assert run["state_type"] == "FAILED"
-    assert "another run is at work here" in run["state"]["message"]
-    # Six lines are Prefect's own: submitted, pull steps, begun.
-    house.until(lambda: any("another run" in line for line in house.lines(run["id"])[:8]), 20)
+@pytest.mark.parametrize("torn", [False, True])
+def test_locks_left_behind(house, chain, torn):
+    """Every kind of lock, of a process that is gone: ours, DVC's own, and its list of them."""
+    with subprocess.Popen(["true"]) as gone:
+        pass
+    (chain.root / ".mien").mkdir()
+    (chain.root / ".mien" / "run.lock").write_text(f"{gone.pid}\n")
+    (chain.root / ".dvc" / "tmp").mkdir()
+    (chain.root / ".dvc" / "tmp" / "lock").write_text(f" {gone.pid}\n")
+    holder = {"pid": gone.pid, "cmd": "dvc repro zero"}
+    left = json.dumps({"write": {str(chain.root / "zero.txt"): holder}, "read": {}})
+    (chain.root / ".dvc" / "tmp" / "rwlock").write_text(left[:20] if torn else left)
+    run = house.by_schedule(workspace=str(chain.root))
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert chain.ran() == ["zero", "middle", "after"]
 
 
 def test_a_disk_that_fills_up(house, counting, tmp_path):
@@ -135,10 +146,9 @@ def test_a_disk_that_fills_up(house, counting, tmp_path):
                 file.write(bytes(1024))
         assert house.wait(run)["state_type"] == "FAILED"
         house.until(lambda: any("No space left" in line for line in house.lines(run)), 20)
+        assert_no_orphan(house, counting)
         filler.unlink()
-        again = house.wait(house.start(workspace=str(counting.root)))
-        assert again["state_type"] == "COMPLETED", again["state"]["message"]
-        assert (counting.root / "after.txt").read_text() == "40\n"
+        assert_recovers(house, counting)
     finally:
         subprocess.run(["umount", "-l", small], check=True)
 
@@ -170,8 +180,8 @@ def test_a_failed_validation_shows_its_rows(house, tmp_path, root):
     assert {row["row"] for row in rows} <= set(settings["expressions"])
     assert rows[0] == {
         "check": "At least 4 labelled training faces for each expression",
-        "failing": "7",
-        "seen": "7",
+        "failing": 7,
+        "seen": 7,
         "row": "angry",
         "value": "3",
     }
@@ -187,7 +197,76 @@ def test_a_failed_validation_shows_its_rows(house, tmp_path, root):
     assert house.tasks(mended["id"]) == [("prepare", "Cached"), ("validate", "Completed")]
 
 
-def test_a_folder_that_is_no_workspace(house, tmp_path):
-    run = house.wait(house.start(workspace=str(tmp_path / "nowhere")))
+def assert_fails_at_once(house, cause: str, **parameters) -> None:
+    """Before any task, with the cause in the state and in the first line of the flow's own."""
+    run = house.wait(house.start(**parameters))
     assert run["state_type"] == "FAILED"
-    assert "not a workspace" in run["state"]["message"]
+    assert cause in run["state"]["message"]
+    assert house.tasks(run["id"]) == []
+
+    def own_lines() -> list[str]:
+        lines = house.lines(run["id"])
+        begun = [i for i, line in enumerate(lines) if line.startswith("Beginning flow run")]
+        after = lines[begun[0] + 1 :] if begun else []  # lines come in batches
+        return [line for line in after if not line.startswith("View at")]
+
+    house.until(own_lines, 20)
+    assert cause in own_lines()[0]
+
+
+def test_bad_input_fails_at_once_with_its_cause(house, chain, tmp_path):
+    where = {"workspace": str(chain.root)}
+    assert_fails_at_once(house, "not a workspace", workspace=str(tmp_path / "nowhere"))
+    assert_fails_at_once(house, "no such stage: middel", stages=["middel"], **where)
+    assert_fails_at_once(house, "overrides: ", overrides={"middle.epochs": 7}, **where)
+    assert_fails_at_once(house, "no default remote", push=True, **where)
+    (chain.root / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    assert_fails_at_once(house, "dvc.lock", **where)
+    (chain.root / "dvc.lock").unlink()
+    assert chain.ran() == []
+
+
+@pytest.mark.parametrize(
+    ("lock", "cause"),
+    [
+        (".mien/run.lock", "another run is at work here"),
+        (".dvc/tmp/lock", "Unable to acquire lock"),
+    ],
+)
+def test_a_locked_workspace_is_told_at_once(house, chain, lock, cause):
+    """By another run of ours, and by a DVC command that somebody started by hand."""
+    path = chain.root / lock
+    path.parent.mkdir()
+    with subprocess.Popen(["flock", "--no-fork", path, "sleep", "60"]) as holder:
+        assert_fails_at_once(house, cause, workspace=str(chain.root))
+        holder.terminate()
+
+
+def test_a_dvc_command_started_by_hand_is_told_at_once_and_killed_leaves_no_lock(house, counting):
+    counting.change("zero", cmd=COUNT.replace("40", "400"))
+    (counting.root / ".mien").mkdir()
+    command = {"cwd": counting.root, "env": environment(), "start_new_session": True}
+    with subprocess.Popen(["dvc", "repro"], **command) as by_hand:
+        house.until(lambda: (counting.root / ".mien" / "count").is_file(), 60)
+        assert_fails_at_once(house, "dvc repro) is at work here", workspace=str(counting.root))
+        os.killpg(by_hand.pid, signal.SIGKILL)
+    assert_no_orphan(house, counting)
+    counting.change("zero", cmd=COUNT)
+    run = house.by_schedule(workspace=str(counting.root))
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert starts(counting)[1] >= 4
+
+
+def test_an_output_edited_by_hand_is_told_at_once(house, chain):
+    assert house.wait(house.start(workspace=str(chain.root)))["state_type"] == "COMPLETED"
+    (chain.root / "middle.txt").unlink()
+    (chain.root / "middle.txt").write_text("mine\n")
+    assert_fails_at_once(house, "middle.txt: changed by hand", workspace=str(chain.root))
+
+
+def test_parameters_of_the_wrong_type_are_refused_by_the_server(house, chain):
+    for wrong in ({"overrides": "epochs=3"}, {"force": "perhaps"}, {"stage_hours": -1}):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            house.start(workspace=str(chain.root), **wrong)
+        assert refused.value.response.status_code in (409, 422)
+        assert next(iter(wrong)) in refused.value.response.text
