@@ -36,7 +36,7 @@ KEY = os.environ.get("MIEN_API_KEY") or None
 _THREADS = 2
 """Requests that are decoded and classified at once; a large picture must not hold up the rest."""
 
-_BATCH = 16
+_BATCH = 32
 """Faces that the network is given at once."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
