@@ -115,8 +115,9 @@ def draw(count: int, drifted: bool, seed: int, size: int) -> tuple[np.ndarray, l
     table = synthetic_table(source, list(EVERYDAY))
     role, column = ("unlabelled", "true_label") if drifted else ("test", "label")
     table = table[(table["role"] == role) & (table[column] != "other")]
-    # two pictures of a person, for a window of a few people's faces is one of few
-    table = table.groupby("identity").head(2).head(count)
+    if drifted:  # two pictures of a person: in everyday life eight, and so many are no sample
+        table = table.groupby("identity").head(2)
+    table = table.head(count)
     labels = table[column].tolist()
     faces = render(table["path"].tolist(), labels, seed=seed, size=size)
     if drifted:
