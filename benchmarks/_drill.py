@@ -110,13 +110,13 @@ def draw(count: int, drifted: bool, seed: int, size: int) -> tuple[np.ndarray, l
     mixed as in everyday life, ordinary ones show each expression equally often."""
     source = SyntheticSource(
         name="new", kind="synthetic", seed=seed, labelled=7, validation=7,
-        test=7 if drifted else count, unlabelled=5 * count if drifted else 0,
+        test=7 if drifted else count, unlabelled=10 * count if drifted else 0,
     )  # fmt: skip
     table = synthetic_table(source, list(EVERYDAY))
     role, column = ("unlabelled", "true_label") if drifted else ("test", "label")
     table = table[(table["role"] == role) & (table[column] != "other")]
-    if drifted:  # two pictures of a person: in everyday life eight, and so many are no sample
-        table = table.groupby("identity").head(2)
+    if drifted:  # one picture of a person: eight of each, as in everyday life, are no sample
+        table = table.groupby("identity").head(1)
     table = table.head(count)
     labels = table[column].tolist()
     faces = render(table["path"].tolist(), labels, seed=seed, size=size)
