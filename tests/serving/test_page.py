@@ -1,100 +1,41 @@
 """The page in a real browser, driven over Chromium's own protocol."""
 
 import base64
-import itertools
-import json
 import re
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import httpx
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.browser import CHROMIUM, Page, open_page
+
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"), pytest.mark.slow]
-
-
-class Page:
-    """One tab."""
-
-    def __init__(self, socket: Any) -> None:
-        self.socket, self.numbers = socket, itertools.count(1)
-        self.events: list[dict[str, Any]] = []
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self.numbers)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            message = json.loads(self.socket.recv(timeout=30))
-            if message.get("id") == number:
-                assert "error" not in message, message
-                return message["result"]
-            self.events.append(message)
-
-    def value(self, expression: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def wait(self, expression: str) -> None:
-        for _ in range(150):
-            if self.value(expression):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f"never true: {expression}; {self.value('document.body.innerText')}")
-
-    def choose(self, path: Path) -> None:
-        root = self.call("DOM.getDocument")["root"]["nodeId"]
-        node = self.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
-
-    def press_tab(self) -> str:
-        for kind in ("keyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9
-            )
-        return self.value("document.activeElement.id || document.activeElement.tagName")
 
 
 @pytest.fixture(scope="module")
 def page(server, tmp_path_factory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("chromium")
-    process = subprocess.Popen(
-        [
-            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-            "--remote-debugging-port=0", f"--user-data-dir={folder}", "--window-size=1100,1400",
-            "about:blank",
-        ],
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        port_file = folder / "DevToolsActivePort"
-        for _ in range(300):
-            if port_file.is_file() and port_file.read_text():
-                break
-            time.sleep(0.1)
-        port = port_file.read_text().split()[0]
-        tabs = httpx.get(f"http://127.0.0.1:{port}/json").json()
-        tab = next(each for each in tabs if each["type"] == "page")
-        with connect(tab["webSocketDebuggerUrl"], max_size=None) as socket:
-            opened = Page(socket)
-            for domain in ("Page", "Network", "Runtime", "Log"):
-                opened.call(f"{domain}.enable")
-            opened.call("Page.navigate", url=server.url)
-            opened.wait("document.getElementById('card') && card.textContent.length > 10")
-            yield opened
-    finally:
-        process.terminate()
-        process.wait(20)
+    camera = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    with open_page(server.url, folder, *camera) as page:
+        page.wait("document.getElementById('card') && card.textContent.length > 10")
+        yield page
+
+
+def choose(page: Page, path: Path) -> None:
+    root = page.call("DOM.getDocument")["root"]["nodeId"]
+    node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+    page.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+
+def press_tab(page: Page) -> str:
+    for kind in ("keyDown", "keyUp"):
+        page.call(
+            "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9
+        )
+    return page.value("document.activeElement.id || document.activeElement.tagName")
 
 
 def photo(path: Path) -> Path:
@@ -124,7 +65,7 @@ def test_a_photo_gives_boxes_and_bars(page, server, tmp_path):
     path = photo(tmp_path / "photo.png")
     faces = httpx.post(f"{server.url}/analyze", files={"images": path.read_bytes()}).json()["faces"]
     assert faces, "the detector must find the drawn faces"
-    page.choose(path)
+    choose(page, path)
     page.wait("/found/.test(document.getElementById('status').textContent)")
     assert page.value("document.querySelectorAll('.face').length") == len(faces)
     assert page.value("document.querySelectorAll('meter').length") == 3 * len(faces)
@@ -138,7 +79,7 @@ def test_a_photo_gives_boxes_and_bars(page, server, tmp_path):
 def test_what_is_no_photo_is_said(page, tmp_path):
     path = tmp_path / "text.png"
     path.write_text("text")
-    page.choose(path)
+    choose(page, path)
     page.wait("/not a picture/.test(document.getElementById('status').textContent)")
     assert page.value("result.hidden")
 
@@ -153,7 +94,7 @@ def test_the_webcam(page):
 
 def test_the_keyboard_reaches_everything(page):
     page.value("document.activeElement.blur()")
-    reached = [page.press_tab() for _ in range(6)]
+    reached = [press_tab(page) for _ in range(6)]
     assert {"file", "camera", "SUMMARY"} <= set(reached)
 
 
