@@ -12,6 +12,7 @@ from tests.flows.conftest import free_port
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_from_the_first_drifted_request_to_the_new_champion(tmp_path):
     root = tmp_path / "drill"
     command = [sys.executable, "-m", "benchmarks.drift_drill", "--small", "--root", str(root)]

@@ -89,7 +89,6 @@ def test_a_bad_picture_does_not_stop_the_others(package, faces, capsys):
         (["nowhere.png"], "nowhere.png: no such file"),
         (["."], "no pictures in this folder"),
         (["a.png", "--model", "nowhere"], "nowhere: neither a package folder, nor a tag"),
-        (["a.png"], "no model to serve"),
         (["a.png", "--url", "http://127.0.0.1:9"], "no answer"),
     ],
 )

@@ -370,13 +370,19 @@ def test_key(package, tmp_path, start):
         assert httpx.get(url, auth=("anyone", key)).status_code == 200
 
 
-def test_without_a_model_it_says_what_to_do(tmp_path):
+def test_a_model_that_is_not_there_ends_the_start(tmp_path):
+    import os
     import subprocess
     import sys
 
     done = subprocess.run(
-        [sys.executable, "-m", "mien.serving"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "mien.serving"],
+        cwd=tmp_path,
+        env=os.environ | {"MIEN_MODEL": "nowhere"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1
-    assert "no model to serve: run the pipeline" in done.stderr
+    assert "nowhere: neither a package folder, nor a tag" in done.stderr
+    assert "here: small" in done.stderr
     assert not list(Path(tmp_path).iterdir())
