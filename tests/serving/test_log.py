@@ -75,10 +75,11 @@ def test_pictures_are_kept_only_where_asked_for(
 ):
     monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path / share))
     monkeypatch.setenv("MIEN_LOG_IMAGES", share)
-    log, classifier = PredictionLog(), Classifier(load_package(package))
+    loaded = load_package(package)
+    log, classifier = PredictionLog(loaded), Classifier(loaded)
     crops = [Crop(np.full((48, 48), grey, np.uint8), 48, 48) for grey in (5, 200)]
     classified = classifier.classify(np.stack([c.pixels for c in crops]))
-    log.write(Answered("id", "predict", "1", ("happy",), crops, classified, 2, 3.0))
+    log.write(Answered("id", "predict", crops, classified, 3.0))
     log.close()
     lines = (log_folder() / "predictions/data/data.0.log").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
@@ -89,15 +90,15 @@ def test_pictures_are_kept_only_where_asked_for(
 
 
 def test_a_write_that_fails_ends_neither_the_service_nor_the_log(
-    tmp_path, monkeypatch, fresh_monitor
+    tmp_path, monkeypatch, package, fresh_monitor
 ):
     monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
     (tmp_path / "predictions").write_text("in the way")
-    log = PredictionLog()
-    log.write(Answered("lost", "analyze", "1", ("happy",), [], None, 2, 3.0))
+    log = PredictionLog(load_package(package))
+    log.write(Answered("lost", "analyze", [], None, 3.0))
     time.sleep(0.5)
     (tmp_path / "predictions").unlink()
-    log.write(Answered("kept", "analyze", "1", ("happy",), [], None, 2, 3.0))
+    log.write(Answered("kept", "analyze", [], None, 3.0))
     log.close()
     log.close()
     (line,) = (tmp_path / "predictions/data/data.0.log").read_text().splitlines()
@@ -105,7 +106,7 @@ def test_a_write_that_fails_ends_neither_the_service_nor_the_log(
 
 
 @pytest.mark.parametrize("value", ["2", "-1", "nan", "much"])
-def test_a_bad_share_ends_the_start(monkeypatch, value):
+def test_a_bad_share_ends_the_start(monkeypatch, package, value):
     monkeypatch.setenv("MIEN_LOG_IMAGES", value)
     with pytest.raises(MienError, match=f"MIEN_LOG_IMAGES={value}"):
-        PredictionLog()
+        PredictionLog(load_package(package))

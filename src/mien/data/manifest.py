@@ -112,14 +112,12 @@ def measure(faces: NDArray[np.uint8]) -> pd.DataFrame:
 
 
 def _measure(faces: NDArray[np.uint8]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {**image_statistics(faces), "phash": perceptual_hash(faces.astype(np.float32))}
-    )
-
-
-def image_statistics(faces: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """``brightness``, ``contrast`` and ``sharpness`` of faces ``[n, S, S]``, each ``[n]``."""
     grey = faces.astype(np.float32)
+    return pd.DataFrame({**image_statistics(grey), "phash": perceptual_hash(grey)})
+
+
+def image_statistics(grey: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """``brightness``, ``contrast`` and ``sharpness`` of faces ``[n, S, S]``, each ``[n]``."""
     inner = grey[:, 1:-1, 1:-1]
     laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     laplacian -= 4 * inner

@@ -8,7 +8,6 @@ crops are kept beside it.
 
 import contextlib
 import contextvars
-import itertools
 import logging.handlers
 import os
 import queue
@@ -26,6 +25,7 @@ from PIL import Image
 from mien.data.manifest import image_statistics
 from mien.errors import MienError
 from mien.serving.classifier import Classified, Crop
+from mien.serving.package import Package
 
 NAME = "predictions"
 _CATEGORICAL = {"time", "request_id", "route", "model", "expression", "reason", "image", "abstains"}
@@ -113,24 +113,22 @@ class Answered:
 
     request_id: str
     route: str
-    model: str
-    expressions: tuple[str, ...]
     crops: list[Crop]
     classified: Classified | None
     """None where a photo held no face."""
-    components: int
     latency_ms: float
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class PredictionLog:
-    """Writes one row for each face, and one for a photo without any.
+    """Writes one row for each face that a model answered, and one for a photo without any.
 
     A thread of its own does it, a few requests at a time, after they were answered; `close` waits
     for it. Where it can't keep up, requests wait for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, package: Package) -> None:
+        self.package = package
         self.folder = log_folder()
         self.share = _setting("MIEN_LOG_IMAGES", 0.0, 1.0)
         # Read here so that a bad value ends the start and not the first answer.
@@ -158,44 +156,45 @@ class PredictionLog:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _WAITING:
                     batch.append(self._waiting.get_nowait())
-            ended = None in batch
+            answered = [each for each in batch if each is not None]
+            ended = len(answered) < len(batch)
+            if not answered:
+                continue
             try:
                 # the monitor keeps its record in context variables; a failed one must not stay
-                contextvars.Context().run(self._export, [a for a in batch if a is not None])
+                contextvars.Context().run(self._export, answered)
             except Exception:  # a full disk, say: faces are answered all the same
                 logging.getLogger("bentoml").exception("rows of the prediction log are lost")
 
     def _export(self, batch: list[Answered]) -> None:
         import bentoml
 
-        # a monitor's record has the same columns in each row, which two models need not share
-        for _, alike in itertools.groupby(batch, lambda a: (a.expressions, a.components)):
-            rows = [row for answered in alike for row in self._rows(answered)]
-            options = {
-                "log_path": str(self.folder),
-                "log_config_file": str(Path(__file__).with_name("log.yaml")),
-            }
-            with bentoml.monitor(
-                NAME, monitor_class="mien.serving.monitor.RowMonitor", monitor_options=options
-            ) as monitor:
-                for name in rows[0]:
-                    kind = "categorical" if name in _CATEGORICAL else "numerical"
-                    role = "prediction" if name.startswith(("prob", "expr", "conf")) else "feature"
-                    monitor.log_batch([row[name] for row in rows], name, role, kind)
+        rows = [row for answered in batch for row in self._rows(answered)]
+        options = {
+            "log_path": str(self.folder),
+            "log_config_file": str(Path(__file__).with_name("log.yaml")),
+        }
+        with bentoml.monitor(
+            NAME, monitor_class="mien.serving.monitor.RowMonitor", monitor_options=options
+        ) as monitor:
+            for name in rows[0]:
+                kind = "categorical" if name in _CATEGORICAL else "numerical"
+                role = "prediction" if name.startswith(("prob", "expr", "conf")) else "feature"
+                monitor.log_batch([row[name] for row in rows], name, role, kind)
 
     def _rows(self, answered: Answered) -> list[dict[str, Any]]:
         common: dict[str, Any] = {
             "time": answered.time.isoformat(),
             "request_id": answered.request_id,
             "route": answered.route,
-            "model": answered.model,
+            "model": self.package.version,
             "faces": len(answered.crops),
             "latency_ms": round(answered.latency_ms, 3),
         }
         crops, classified = answered.crops, answered.classified
         if classified is None:
-            return [common | _empty(answered.expressions, answered.components)]
-        measured = image_statistics(np.stack([crop.pixels for crop in crops]))
+            return [common | _empty(self.package.expressions, len(self.package.components))]
+        measured = image_statistics(np.stack([crop.pixels for crop in crops]).astype(np.float32))
         columns = [measured[name].tolist() for name in ("brightness", "contrast", "sharpness")]
         statistics = list(zip(*columns, strict=True))
         components = classified.components.tolist()

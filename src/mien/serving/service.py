@@ -153,7 +153,7 @@ class MienService:
         package = load_package(find_package(Path(os.environ.get("PWD", "."))))
         self.classifier = Classifier(package)
         self.detect = make_detector()
-        self.log = PredictionLog()
+        self.log = PredictionLog(package)
         self.figures = Figures()
         self.pool = ThreadPoolExecutor(_THREADS, "network")
         self.limiter = anyio.CapacityLimiter(_THREADS)
@@ -221,21 +221,17 @@ class MienService:
         started: float,
     ) -> list[FaceAnswer]:
         """Log and count what was found, None where there was no face."""
-        package = self.classifier.package
         self.log.write(
             Answered(
                 request_id,
                 route,
-                package.version,
-                package.expressions,
                 crops,
                 classified,
-                len(package.components),
                 1000 * (time.perf_counter() - started),
             )
         )
         answers = classified.answers if classified else []
-        self.figures.count(package.version, answers)
+        self.figures.count(self.classifier.package.version, answers)
         return answers
 
 
