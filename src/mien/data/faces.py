@@ -126,19 +126,29 @@ def find_faces(picture: Grey) -> list[Box]:
     Raises:
         NoFaceError: there is none.
     """
-    height, width = picture.shape
-    scale = min(1.0, _DETECTION_SIDE / max(height, width))
-    small = picture
-    if scale < 1:
-        small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small, scale = shrink(picture)
     least = max(24, round(min(small.shape) * _DETECTION_SHARE))
     found = _cascade().detectMultiScale(
         cv2.equalizeHist(small), scaleFactor=1.1, minNeighbors=4, minSize=(least, least)
     )
     if len(found) == 0:
         raise NoFaceError("no face was found")
+    return square_boxes(np.asarray(found) / scale)
+
+
+def shrink(picture: Grey) -> tuple[Grey, float]:
+    """The picture at the size at which faces are sought, and what its sides were multiplied by."""
+    scale = min(1.0, _DETECTION_SIDE / max(picture.shape))
+    if scale == 1:
+        return picture, scale
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return np.asarray(small), scale
+
+
+def square_boxes(found: NDArray[Any]) -> list[Box]:
+    """A detector's rectangles ``[n, 4]`` (x, y, width, height) as boxes, the largest first."""
     boxes = []
-    for x, y, w, h in np.asarray(found) / scale:
+    for x, y, w, h in found:
         side = round(max(w, h) * (1 + 2 * MARGIN))
         boxes.append(Box(round(x + w / 2 - side / 2), round(y + h / 2 - side / 2), side))
     return sorted(boxes, key=lambda box: (-box.side, box.y, box.x))

@@ -14,14 +14,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mien.data.faces import MARGIN, Box, Grey, NoFaceError, find_faces
+from mien.data.faces import Box, Grey, NoFaceError, find_faces, shrink, square_boxes
 from mien.errors import MienError
 
 Detector = Callable[[Grey], list[Box]]
 """From a picture to square boxes around its faces, the largest first; none is an empty list."""
 
-_SIDE = 640
-"""Faces are sought in a picture shrunk to this longer side."""
 _SCORE = 0.8
 
 
@@ -60,19 +58,11 @@ class YuNet:
 
     def __call__(self, picture: Grey) -> list[Box]:
         """See `Detector`."""
-        height, width = picture.shape
-        scale = min(1.0, _SIDE / max(height, width))
-        small = picture
-        if scale < 1:
-            small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small, scale = shrink(picture)
         network = self._network()
         network.setInputSize(small.shape[::-1])
         _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))
-        boxes = []
-        for x, y, w, h in np.zeros((0, 4)) if found is None else found[:, :4] / scale:
-            side = round(max(w, h) * (1 + 2 * MARGIN))
-            boxes.append(Box(round(x + w / 2 - side / 2), round(y + h / 2 - side / 2), side))
-        return sorted(boxes, key=lambda box: (-box.side, box.y, box.x))
+        return [] if found is None else square_boxes(found[:, :4] / scale)
 
     def _network(self) -> Any:
         if not hasattr(self._thread, "network"):
