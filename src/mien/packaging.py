@@ -28,6 +28,7 @@ CARD, CARD_TEXT = "card.json", "card.md"
 REFERENCE, PROJECTION = "reference.parquet", "projection.safetensors"
 """The files of a package."""
 
+_BATCH = 256
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "width", "height")
 
 
@@ -134,6 +135,26 @@ def save_projection(path: Path, projection: dict[str, NDArray[np.float32]]) -> N
     """Write a projection as safetensors."""
     with replacing_file(path) as temporary:
         save_file(projection, temporary)
+
+
+def predict(
+    package: Path, faces: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Calibrated probabilities ``[n, C]`` and embeddings ``[n, D]`` of faces ``[n, S, S]``, n ≥ 1,
+    from a package's ONNX file."""
+    from mien.data.dataset import to_tensor
+    from mien.model.export import open_session
+
+    session = open_session(package / ONNX)
+    parts = [
+        session.run(
+            ["probabilities", "embedding"],
+            {"faces": to_tensor(faces[start : start + _BATCH]).numpy()},
+        )
+        for start in range(0, len(faces), _BATCH)
+    ]
+    probabilities, embeddings = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return probabilities, embeddings
 
 
 # --- model store --------------------------------------------------------------------------------

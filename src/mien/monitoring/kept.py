@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from mien import packaging
-from mien.data.dataset import to_tensor
 from mien.data.faces import PictureError, decode_picture, resize
 from mien.data.manifest import measure
 from mien.files import read_json, replacing_file
-from mien.model.export import open_session
+from mien.monitoring.log import LOG_FILES
 from mien.monitoring.reference import REFERENCES
 
 IMAGES = Path("predictions", "images")
 """Folder under the log folder in which the service keeps faces, where its operator lets it."""
 _HELD_OUT = 4
-_BATCH = 256
-_LOGS = "predictions/data/data.*.log*"
 
 
 def list_kept(logs: Path) -> tuple[list[Path], list[Path]]:
@@ -96,15 +93,7 @@ def renew_reference(
     faces, sizes = read_kept(logs, list_kept(logs)[1], metadata["image_size"], since, most)
     if len(faces) < max(least, 1):
         return 0
-    session = open_session(package / packaging.ONNX)
-    parts = [
-        session.run(
-            ["probabilities", "embedding"],
-            {"faces": to_tensor(faces[start : start + _BATCH]).numpy()},
-        )
-        for start in range(0, len(faces), _BATCH)
-    ]
-    probabilities, embeddings = (np.concatenate(each) for each in zip(*parts, strict=True))
+    probabilities, embeddings = packaging.predict(package, faces)
     described = packaging.describe_reference(
         pd.concat([sizes.assign(face_id=""), measure(faces)], axis=1),
         probabilities,
@@ -122,7 +111,7 @@ def renew_reference(
 def _logged(logs: Path, files: dict[str, Path], since: str) -> pd.DataFrame:
     """The log's rows of these kept faces: ``file``, ``time``, and the size in the sent picture."""
     found: dict[str, tuple[Path, str, int, int]] = {}
-    for log in sorted(logs.glob(_LOGS)):
+    for log in sorted(logs.glob(LOG_FILES)):
         with log.open("rb") as lines:
             for line in lines:
                 try:

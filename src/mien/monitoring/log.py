@@ -26,7 +26,8 @@ from mien.monitoring.reference import Reference, face_size
 Mark = dict[str, int]
 """Bytes read of each file, by the hash of its first line."""
 
-_PATTERN = "predictions/data/data.*.log*"
+LOG_FILES = "predictions/data/data.*.log*"
+"""Where the service writes, below its log folder."""
 _FILES_KEPT = 5000
 """Files that a mark remembers; a year of daily rotation with a dozen workers."""
 _FUTURE = timedelta(minutes=10)
@@ -65,7 +66,7 @@ def read_window(logs: Path, mark: Mark, reference: Reference) -> Window:
     rows = _Rows(reference)
     notes: list[str] = []
     new = dict(mark)
-    paths = sorted(logs.glob(_PATTERN), key=lambda path: path.name)
+    paths = sorted(logs.glob(LOG_FILES), key=lambda path: path.name)
     for path in paths:
         try:
             with path.open("rb") as file:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien import packaging
-from mien.data.dataset import to_tensor
 from mien.data.faces import resize
 from mien.data.manifest import read_manifest
 from mien.errors import MienError
@@ -31,7 +30,6 @@ from mien.files import read_json
 from mien.model.export import measure_latency, open_session
 from mien.params import PromotionSettings
 
-_BATCH = 256
 _BINS = 15
 
 
@@ -146,13 +144,7 @@ def predict(package: Path, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     Faces of another size than the model's are resampled.
     """
     size = _read_metadata(package)["image_size"]
-    session = open_session(package / packaging.ONNX)
-    parts = []
-    for start in range(0, len(faces), _BATCH):
-        batch = np.stack([resize(face, size) for face in faces[start : start + _BATCH]])
-        inputs = {"faces": to_tensor(batch).numpy()}
-        parts.append(session.run(["probabilities"], inputs)[0])
-    return np.concatenate(parts)
+    return packaging.predict(package, np.stack([resize(face, size) for face in faces]))[0]
 
 
 def _compare(
