@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, default=Path("data/prepared/faces.npy"))
     parser.add_argument("--memory-requests", type=int, default=50_000)
     parser.add_argument(
-        "--fer", type=Path, help="folder with the package fer (see _fer_service.py); also time it"
+        "--fer", type=Path, help="folder with the package fer (see _fer.py); also time it"
     )
     options = parser.parse_args()
     store = np.load(options.faces, mmap_mode="r")
