@@ -44,9 +44,9 @@ class Package:
 def find_package(workspace: Path, wanted: str | None = None) -> Path:
     """The folder of the model to serve.
 
-    ``wanted`` (see `named_package`) comes first, then what the
-    environment's ``MIEN_MODEL`` names likewise, the workspace's champion, its ``models/package``,
-    and the model that Mien was shipped with.
+    ``wanted`` (see `named_package`) comes first, then what the environment's ``MIEN_MODEL`` names
+    likewise, the workspace's champion, its ``models/package``, and the model that Mien was shipped
+    with.
 
     Raises:
         MienError: what is named does not exist, or there is no model at all.
