@@ -1,10 +1,10 @@
 """BentoML's monitor, writing many rows at once."""
 
-import json
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 from bentoml._internal.monitoring.base import MON_DATAS_VAR
 from bentoml._internal.monitoring.default import DefaultMonitor
 
@@ -33,4 +33,4 @@ class RowMonitor(DefaultMonitor):
             assert self.data_logger is not None
         names = list(datas)
         rows = (dict(zip(names, row, strict=True)) for row in zip(*datas.values(), strict=True))
-        self.data_logger.info("\n".join(map(json.dumps, rows)))
+        self.data_logger.info(b"\n".join(map(orjson.dumps, rows)).decode())
