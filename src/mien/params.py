@@ -247,6 +247,9 @@ class JointSettings(TrainingSettings):
     consistency_weight: Weight
     consistency_threshold: Share
     """Least confidence of the averaged network for a face to count in the consistency term."""
+    consistency_temperature: Share
+    """Of the averaged network's guess: 0 makes it one expression alone (FixMatch), 1 leaves it as
+    it is, so that all doubt is handed on; with a threshold of 0 every face counts."""
     center_weight: Weight
     island_weight: Weight
 

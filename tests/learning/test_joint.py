@@ -27,10 +27,10 @@ MODEL = ModelSettings(
 SETTINGS = ClusterSettings(
     epochs=2, steps_per_epoch=3, batch_size=6, learning_rate=0.01, weight_decay=0, ema_decay=0.5,
     label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, labelled_view="weak",
-    pseudo_weight=1, consistency_weight=1, consistency_threshold=0.2, center_weight=0.1,
-    island_weight=0.1, prototypes_per_expression=2, free_prototypes=2, free_share=0.2, iterations=3,
-    temperature=0.1, prior_steps=2, prior_strength=5, dustbin_similarity=0.2, neighbours=3,
-    chunk=16,
+    pseudo_weight=1, consistency_weight=1, consistency_threshold=0.2, consistency_temperature=0,
+    center_weight=0.1, island_weight=0.1, prototypes_per_expression=2, free_prototypes=2,
+    free_share=0.2, iterations=3, temperature=0.1, prior_steps=2, prior_strength=5,
+    dustbin_similarity=0.2, neighbours=3, chunk=16,
 )  # fmt: skip
 AUGMENTATION = Augmentation(
     AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
@@ -123,6 +123,19 @@ def test_only_confident_guesses_count():
     doubtful = SETTINGS.model_copy(update={"consistency_threshold": 1.0})
     _, losses = one_step(doubtful, *even_targets(1.0))
     assert losses["consistency"] == 0
+
+
+def test_a_guess_may_hand_on_its_doubt():
+    undecided = {"consistency_threshold": 0.0, "consistency_temperature": 1.0}
+    task = JointTask(network(), data(), SETTINGS.model_copy(update=undecided), AUGMENTATION)
+    teacher = network().eval()
+    faces = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    guess, counted = task._guess(faces, teacher)
+    assert counted.all()
+    # aligned to even shares, from an average that is that of these very faces
+    probabilities = teacher(faces).softmax(dim=1)
+    expected = probabilities / probabilities.mean(dim=0)
+    torch.testing.assert_close(guess, expected / expected.sum(dim=1, keepdim=True))
 
 
 def test_rare_expressions_are_drawn_as_often_as_common_ones():

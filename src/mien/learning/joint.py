@@ -6,8 +6,9 @@ whose faces carry soft targets ``t_i`` with weights ``w_i`` (0 where rejected):
 ``L = L_labelled + λ_p Σ w_i H(t_i, p(strong x_i))
 + λ_u Σ [max p̂_i ≥ θ] H(ŷ_i, p(strong x_i)) + λ_c L_center + λ_i L_island``
 
-with ``p̂`` the aligned prediction of the averaged network on a weak view and ``ŷ`` its argmax
-(FixMatch with distribution alignment): rejected faces, too, have to be consistent.
+with ``p̂`` the aligned prediction of the averaged network on a weak view and ``ŷ ∝ p̂^(1/T)``, at
+T = 0 its argmax (FixMatch with distribution alignment; at T > 0 UDA): rejected faces, too, have to
+be consistent.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
@@ -26,7 +26,13 @@ from mien.learning.clustering import Array, Clustering, guided_clustering
 from mien.learning.embedding import Embedded, embed_faces
 from mien.learning.training import Task, class_log_prior, shuffled
 from mien.model.accnn import ACCNN
-from mien.model.losses import CenterLoss, align, balanced_cross_entropy, weighted_cross_entropy
+from mien.model.losses import (
+    CenterLoss,
+    align,
+    balanced_cross_entropy,
+    sharpen,
+    weighted_cross_entropy,
+)
 from mien.params import ClusterSettings, JointSettings
 
 
@@ -140,7 +146,7 @@ class JointTask(Task):
 
     @torch.no_grad()
     def _guess(self, faces: Tensor, teacher: ACCNN) -> tuple[Tensor, Tensor]:
-        """One-hot guesses ``[B, C]`` of the averaged network and which are sure enough, ``[B]``."""
+        """Guesses ``[B, C]`` of the averaged network and which are sure enough, ``[B]``."""
         probabilities = teacher(faces).float().softmax(dim=1)
         mean = probabilities.mean(dim=0)
         if self.average.any():
@@ -150,9 +156,8 @@ class JointTask(Task):
         # batches are drawn with this much of the prior taken out of them
         drawn = self.prior.pow(1 - self.settings.class_balance)
         aligned = align(probabilities, self.average, drawn / drawn.sum())
-        confidence, guess = aligned.max(dim=1)
-        sure = (confidence >= self.settings.consistency_threshold).float()
-        return functional.one_hot(guess, aligned.shape[1]).float(), sure
+        sure = (aligned.amax(dim=1) >= self.settings.consistency_threshold).float()
+        return sharpen(aligned, self.settings.consistency_temperature), sure
 
 
 @contextmanager

@@ -72,3 +72,11 @@ def align(probabilities: Tensor, average: Tensor, prior: Tensor) -> Tensor:
     """
     aligned = probabilities * (prior / average.clamp_min(1e-6))
     return aligned / aligned.sum(dim=1, keepdim=True)
+
+
+def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
+    """``p^(1/T)``, normalised, of ``[B, C]``; at T = 0 all of it on the likeliest class."""
+    if temperature == 0:
+        likeliest = probabilities.argmax(dim=1)
+        return functional.one_hot(likeliest, probabilities.shape[1]).to(probabilities.dtype)
+    return (probabilities.log() / temperature).softmax(dim=1)
