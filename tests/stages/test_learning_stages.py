@@ -6,7 +6,7 @@ import pytest
 
 from mien.learning.pseudo_labels import PseudoLabels
 from mien.stages.cluster import agreements, by_round
-from mien.stages.finetune import targets
+from mien.stages.finetune import expected_shares, targets
 from mien.stages.relabel import summary, updated_set
 
 NAMES = ["happy", "sad"]
@@ -40,10 +40,15 @@ def test_updated_set_is_the_training_labels_and_the_accepted_faces():
 
 
 def test_targets_find_their_faces_whatever_the_order():
-    one_hot, weights, shares = targets(updated(), np.array([4, 3, 2]), NAMES)
+    one_hot, weights = targets(updated(), np.array([4, 3, 2]), NAMES)
     np.testing.assert_array_equal(one_hot, [[1, 0], [0, 0], [0, 1]])
     np.testing.assert_allclose(weights, [0.6, 0, 0.9])
-    np.testing.assert_allclose(shares, [0.5, 0.5])
+
+
+def test_an_expression_of_which_no_face_is_accepted_keeps_its_share():
+    """Guesses were once aligned to the accepted faces alone: what passed no floor was unlearned."""
+    rows = pd.DataFrame({"posterior_sad": [0.4, 0.2, 0.3], "posterior_happy": [0.6, 0.8, 0.7]})
+    np.testing.assert_allclose(expected_shares(rows, NAMES), [0.7, 0.3], rtol=1e-6)
 
 
 def test_rounds_take_their_last_epoch_and_the_agreement_with_the_next():

@@ -21,6 +21,7 @@ from mien.learning.checkpoint import Checkpoint
 from mien.learning.clustering import Array
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import JointData, JointTask
+from mien.learning.pseudo_labels import POSTERIOR
 from mien.learning.training import fit, make_fabric
 from mien.model.weights import load_weights, save_weights
 from mien.params import Params
@@ -32,6 +33,7 @@ def main(
     *,
     manifest: Path,
     faces: Path,
+    assignments: Path,
     training_set: Path,
     start: Path,
     checkpoints: Path,
@@ -50,10 +52,13 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "finetune"}),
-        [manifest, faces, training_set, start],
+        [manifest, faces, assignments, training_set, start],
     )
     task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
-    task.set_targets(*targets(updated, data.unlabelled, params.expressions))
+    task.set_targets(
+        *targets(updated, data.unlabelled, params.expressions),
+        expected_shares(pd.read_parquet(assignments), params.expressions),
+    )
     fitted = fit(
         task,
         settings,
@@ -74,23 +79,28 @@ def main(
     run.clear()
 
 
-def targets(
-    updated: pd.DataFrame, unlabelled: Rows, expressions: list[str]
-) -> tuple[Array, Array, Array]:
-    """Targets ``[U, C]`` and weights ``[U]`` of the unlabelled faces, and shares ``[C]``.
+def targets(updated: pd.DataFrame, unlabelled: Rows, expressions: list[str]) -> tuple[Array, Array]:
+    """Targets ``[U, C]`` and weights ``[U]`` of the unlabelled faces.
 
-    A rejected face has weight 0 and no expression (a row of zeros). The shares are those of the
-    expressions among the accepted faces, with one face added to each.
+    A rejected face has weight 0 and no expression (a row of zeros).
     """
     pseudo = updated[updated["origin"] == "pseudo"]
     place = pd.Series(np.arange(len(unlabelled)), index=unlabelled).loc[pseudo["row"]].to_numpy()
-    labels = indices(pseudo["label"], expressions)
     one_hot = np.zeros((len(unlabelled), len(expressions)), np.float32)
-    one_hot[place, labels] = 1
+    one_hot[place, indices(pseudo["label"], expressions)] = 1
     weights = np.zeros(len(unlabelled), np.float32)
     weights[place] = pseudo["weight"].to_numpy()
-    counts = np.bincount(labels, minlength=len(expressions)) + 1.0
-    return one_hot, weights, (counts / counts.sum()).astype(np.float32)
+    return one_hot, weights
+
+
+def expected_shares(assignments: pd.DataFrame, expressions: list[str]) -> Array:
+    """Shares ``[C]`` of the expressions among all unlabelled faces: the mean of the posteriors.
+
+    Not those among the accepted faces: an expression that passes few floors is not that rare, and
+    guesses that are aligned to such shares would unlearn it.
+    """
+    columns = [POSTERIOR + name for name in expressions]
+    return assignments[columns].to_numpy(np.float32).mean(axis=0)
 
 
 if __name__ == "__main__":
