@@ -17,6 +17,7 @@ import anyio
 import bentoml
 import cv2
 import numpy as np
+from bentoml._internal.server.http import traffic
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from numpy.typing import NDArray
@@ -30,7 +31,10 @@ from mien.serving.figures import Figures
 from mien.serving.guard import Guard
 from mien.serving.log import Answered, PredictionLog
 from mien.serving.package import find_package, load_package
+from mien.serving.timeout import Timeout
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
+
+traffic.TimeoutMiddleware = Timeout  # type: ignore[assignment,misc]  # looked up at the start
 
 KEY = os.environ.get("MIEN_API_KEY") or None
 _THREADS = 2
@@ -47,6 +51,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "The upload is too large."},
     415: {"model": Problem, "description": "The content type is neither a form nor a picture."},
     503: {"model": Problem, "description": "Too many requests at once; see Retry-After."},
+    504: {"model": Problem, "description": "No answer within a minute."},
 }
 _ASKED: dict[int | str, dict[str, Any]] = {status: _PROBLEMS[status] for status in (401, 403, 503)}
 

@@ -1,0 +1,47 @@
+"""A limit on the time until an answer begins, which forgets a request once it was answered."""
+
+import asyncio
+import json
+from collections.abc import MutableMapping
+from typing import Any
+
+from mien.serving.guard import App, Receive, Scope, Send
+
+
+class Timeout:
+    """ASGI middleware in the place of BentoML's ``TimeoutMiddleware``.
+
+    BentoML 1.4.39 never cancels its timer, and the timer holds on to the request's context: 4 KiB
+    for each request of the last minute, 120 MiB at 500 requests a second.
+
+    Args:
+        app: what comes behind it.
+        timeout: seconds.
+    """
+
+    def __init__(self, app: App, timeout: float) -> None:
+        self.app, self.timeout = app, timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on; 504 where no answer has begun in time."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(self.timeout) as timer:
+
+                async def begin(message: MutableMapping[str, Any]) -> None:
+                    if not timer.expired():
+                        timer.reschedule(None)  # what has begun may take longer
+                    await send(message)
+
+                await self.app(scope, receive, begin)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            error = f"no answer within {self.timeout:g} seconds"
+            body = json.dumps({"error": error}).encode()
+            headers = [(b"content-type", b"application/json")]
+            headers.append((b"content-length", str(len(body)).encode()))
+            await send({"type": "http.response.start", "status": 504, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
