@@ -34,7 +34,7 @@ from mien.serving.package import find_package, load_package
 from mien.serving.timeout import Timeout
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
-traffic.TimeoutMiddleware = Timeout  # type: ignore[assignment,misc]  # looked up at the start
+traffic.TimeoutMiddleware = Timeout  # BentoML looks it up when the worker starts
 
 KEY = os.environ.get("MIEN_API_KEY") or None
 _THREADS = 2
