@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 ROUNDS = 3
 LATENCY_REQUESTS = 200
 CLIENTS, CLIENT_REQUESTS = 32, 600
-BATCH, BATCH_REQUESTS = 64, 8
+BATCH, BATCH_REQUESTS = 64, 48
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,12 +67,27 @@ def test_a_package_with_a_broken_file(package, tmp_path, name):
         load_package(folder)
 
 
-def test_the_distance_is_that_to_the_fifth_nearest(package):
+def test_a_face_is_far_where_the_fifth_nearest_of_the_reference_is(package):
     classifier = Classifier(load_package(package))
-    points = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32) * 3
     reference = classifier.package.reference / (classifier.package.reference.std(axis=0) + 1e-6)
-    expected = np.sort(np.linalg.norm(points[:, None] - reference[None], axis=2), axis=1)[:, 4]
-    np.testing.assert_allclose(classifier._distances(points, 5), expected, rtol=1e-3)
+
+    def fifth(points, places=4):
+        return np.sort(np.linalg.norm(points[:, None] - reference[None], axis=2), axis=1)[:, places]
+
+    limit = np.quantile(fifth(reference, places=5), 0.995)  # the nearest is the face itself
+    points = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32) * 3
+    distances = fifth(points)
+    clear = np.abs(distances / limit - 1) > 0.01
+    far = classifier._far(points)
+    assert far[clear].any()
+    assert not far[clear].all()
+    np.testing.assert_array_equal(far[clear], distances[clear] > limit)
+
+
+def test_nothing_is_far_from_a_reference_of_a_few_faces(package):
+    few = load_package(package)
+    few = replace(few, reference=few.reference[:5])
+    assert not Classifier(few)._far(np.full((3, 4), 1e6, np.float32)).any()
 
 
 def test_abstains_below_the_threshold_and_far_away(package):

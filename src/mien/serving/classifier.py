@@ -108,9 +108,7 @@ class Classifier:
         self._scale = package.reference.std(axis=0) + 1e-6
         self._points = package.reference / self._scale
         self._squares = np.square(self._points).sum(axis=1)
-        # Each face of the reference is its own nearest one: pass over it.
-        distances = self._distances(self._points, _NEIGHBOUR + 1)
-        self._limit = float(np.quantile(distances, FAMILIAR)) if len(distances) else np.inf
+        self._limit = self._farthest_familiar()
 
     def classify(self, faces: NDArray[np.uint8]) -> Classified:
         """What each of ``[n, S, S]`` faces shows."""
@@ -119,7 +117,7 @@ class Classifier:
             ["probabilities", "embedding"], {"faces": to_input(faces)}
         )
         components = (embeddings - package.mean) @ package.components.T
-        far = self._distances(components / self._scale, _NEIGHBOUR) > self._limit
+        far = self._far(components / self._scale)
         answers = [
             self._answer(row, bool(strange))
             for row, strange in zip(probabilities.tolist(), far, strict=True)
@@ -138,10 +136,23 @@ class Classifier:
             reason="unfamiliar" if strange else "unsure" if unsure else None,
         )
 
-    def _distances(self, points: NDArray[np.float32], neighbour: int) -> NDArray[np.float32]:
-        """Distance ``[n]`` of each whitened point to its ``neighbour``-th nearest reference."""
-        if len(self._points) < neighbour:
-            return np.zeros(len(points), np.float32)
-        squares = self._squares - 2 * points @ self._points.T
-        nearest = np.partition(squares, neighbour - 1, axis=1)[:, neighbour - 1]
-        return np.sqrt(np.maximum(nearest + np.square(points).sum(axis=1), 0))
+    def _farthest_familiar(self) -> float:
+        """Square of the distance up to which a face is familiar; any is where there are few."""
+        if len(self._points) <= _NEIGHBOUR:
+            return np.inf
+        # each face of the reference is its own nearest one: pass over it
+        nearest = np.partition(self._distances(self._points), _NEIGHBOUR, axis=1)[:, _NEIGHBOUR]
+        return float(np.quantile(nearest, FAMILIAR))
+
+    def _far(self, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether fewer than five of the reference are near each whitened point, ``[n]``."""
+        if np.isinf(self._limit):
+            return np.zeros(len(points), np.bool_)
+        # counting those within the limit is faster than finding the fifth
+        return np.count_nonzero(self._distances(points) <= self._limit, axis=1) < _NEIGHBOUR
+
+    def _distances(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Squared distance ``[n, reference]`` of each whitened point to each reference face."""
+        squares = np.square(points).sum(axis=1, keepdims=True) - 2 * points @ self._points.T
+        squares += self._squares
+        return squares

@@ -5,6 +5,7 @@ a text field names as a URL, answer 500 to broken pictures, and describe uploads
 otherwise than clients must send them (docs/serving.md).
 """
 
+import gc
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,8 +41,8 @@ KEY = os.environ.get("MIEN_API_KEY") or None
 _THREADS = 2
 """Requests that are decoded and classified at once; a large picture must not hold up the rest."""
 
-_BATCH = 32
-"""Faces that the network is given at once."""
+_BATCH = 16
+"""Faces that the network is given at once, while the next ones are decoded."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request or a picture in it can't be used."},
@@ -165,6 +166,8 @@ class MienService:
         size = package.image_size
         self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
         app.state.worker = self
+        gc.collect()
+        gc.freeze()  # what is here by now stays: no need to look through it again and again
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
