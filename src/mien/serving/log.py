@@ -177,10 +177,7 @@ class PredictionLog:
         with bentoml.monitor(
             NAME, monitor_class="mien.serving.monitor.RowMonitor", monitor_options=options
         ) as monitor:
-            for name in rows[0]:
-                kind = "categorical" if name in _CATEGORICAL else "numerical"
-                role = "prediction" if name.startswith(("prob", "expr", "conf")) else "feature"
-                monitor.log_batch([row[name] for row in rows], name, role, kind)
+            monitor.log_rows(rows, {name: _kind(name) for name in rows[0]})
 
     def _rows(self, answered: Answered) -> list[dict[str, Any]]:
         common: dict[str, Any] = {
@@ -228,6 +225,12 @@ class PredictionLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(crop.pixels).save(path)
         return name
+
+
+def _kind(column: str) -> tuple[str, str]:
+    """BentoML's role and data type of a column."""
+    role = "prediction" if column.startswith(("prob", "expr", "conf")) else "feature"
+    return role, "categorical" if column in _CATEGORICAL else "numerical"
 
 
 def _empty(expressions: tuple[str, ...], components: int) -> dict[str, Any]:

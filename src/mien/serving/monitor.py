@@ -1,11 +1,9 @@
 """BentoML's monitor, writing many rows at once."""
 
 from collections import deque
-from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from bentoml._internal.monitoring.base import MON_DATAS_VAR
 from bentoml._internal.monitoring.default import DefaultMonitor
 
 
@@ -18,19 +16,19 @@ class RowMonitor(DefaultMonitor):
 
     PRESERVED_COLUMNS = ()
 
-    def log_batch(self, data_batch: Iterable[Any], name: str, role: str, data_type: str) -> None:
-        """Add a column; `log` checks its name, role and type once."""
-        values = iter(data_batch)
-        self.log(next(values), name, role, data_type)
-        columns = MON_DATAS_VAR.get()
-        assert columns is not None  # the monitor is used as a context
-        columns[name].extend(values)
+    def log_rows(self, rows: list[dict[str, Any]], kinds: dict[str, tuple[str, str]]) -> None:
+        """Write these rows when the context ends; their columns have these roles and data types.
+
+        `log` checks each column once, on the first row; taking all rows apart into columns, as
+        BentoML does, and putting them together again would cost as much as writing them.
+        """
+        for name, (role, data_type) in kinds.items():
+            self.log(rows[0][name], name, role, data_type)
+        self._rows = rows
 
     def export_data(self, datas: dict[str, deque[Any]]) -> None:
-        """Write the columns' rows, each as one line of JSON."""
+        """Write the rows, each as one line of JSON."""
         if self.data_logger is None:
             self._init_logger()
             assert self.data_logger is not None
-        names = list(datas)
-        rows = (dict(zip(names, row, strict=True)) for row in zip(*datas.values(), strict=True))
-        self.data_logger.info(b"\n".join(map(orjson.dumps, rows)).decode())
+        self.data_logger.info(b"\n".join(map(orjson.dumps, self._rows)).decode())
