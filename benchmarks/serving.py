@@ -38,7 +38,7 @@ LATENCY_REQUESTS = 200
 CLIENTS, CLIENT_REQUESTS = 32, 600
 BATCH, BATCH_REQUESTS = 64, 8
 BLOCKS = 12
-"""Of so many requests, in turn with as many runs of bare ONNX Runtime, for a machine's pace varies."""
+"""Of so many requests, in turn with as many runs of bare ONNX Runtime: a machine's pace varies."""
 
 
 def main() -> None:
