@@ -157,13 +157,8 @@ def test_without_a_known_look_nothing_is_restyled(workspace, drawn):  # noqa: F8
     ]
 
 
-@pytest.mark.parametrize(
-    ("approve", "name"),
-    [
-        (True, "Promoted"),
-        pytest.param(False, "Refused", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("approve", "name"), [(True, "Promoted"), (False, "Refused")])
 def test_a_person_is_asked(workspace, trained, approve, name):  # noqa: F811
     root = workspace("served", GOOD)
     commands.promote(root, root)
