@@ -7,6 +7,7 @@ otherwise than clients must send them (docs/serving.md).
 
 import gc
 import os
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -166,6 +167,9 @@ class MienService:
         size = package.image_size
         self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
         app.state.worker = self
+        sys.setswitchinterval(
+            0.0005
+        )  # the network's thread must not wait 5 ms for one that decodes
         gc.collect()
         gc.freeze()  # what is here by now stays: no need to look through it again and again
 
