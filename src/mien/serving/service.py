@@ -167,9 +167,7 @@ class MienService:
         size = package.image_size
         self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
         app.state.worker = self
-        sys.setswitchinterval(
-            0.0005
-        )  # the network's thread must not wait 5 ms for one that decodes
+        sys.setswitchinterval(0.0005)  # the network must not wait 5 ms for what decodes
         gc.collect()
         gc.freeze()  # what is here by now stays: no need to look through it again and again
 
