@@ -90,7 +90,8 @@ def measure(port: int, empty_port: int, package: Path, faces: np.ndarray) -> dic
     empty_crowd = asyncio.run(load(empty_port, one, CLIENTS, CLIENT_REQUESTS))
     session, inputs = load_package(package).session, to_input(faces)
     session.run(["probabilities"], {"faces": inputs})
-    bare_seconds = served_seconds = batch_errors = 0.0
+    bare_seconds = served_seconds = 0.0
+    batch_errors = 0
     for _ in range(BLOCKS):
         batch = asyncio.run(load(port, many, 1, BATCH_REQUESTS))
         served_seconds += batch["seconds"]

@@ -12,7 +12,7 @@ from mien.serving.timeout import Timeout
 SCOPE = {"type": "http"}
 
 
-def answer(app, timeout, scope=SCOPE):
+def answer(app, timeout):
     """What was sent."""
     sent = []
 
@@ -22,7 +22,7 @@ def answer(app, timeout, scope=SCOPE):
     async def receive():
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    asyncio.run(Timeout(app, timeout)(scope, receive, send))
+    asyncio.run(Timeout(app, timeout)(SCOPE, receive, send))
     return sent
 
 
@@ -77,25 +77,22 @@ def test_an_answered_request_is_forgotten():
     class Held(dict):
         pass
 
-    async def kept_by(middleware):
-        async def app(scope, receive, send):
-            await finish(send)
+    async def app(scope, receive, send):
+        await finish(send)
 
-        async def send(message):
-            pass
+    async def send(message):
+        pass
 
+    async def what_is_kept():
         scope = Held(SCOPE)
-        before = len(asyncio.get_running_loop()._scheduled)
-        await middleware(app, timeout=60)(scope, None, send)
+        await Timeout(app, timeout=60)(scope, None, send)
         gone = weakref.ref(scope)
         del scope
         await asyncio.sleep(0)
-        timers = [
-            each for each in asyncio.get_running_loop()._scheduled[before:] if not each.cancelled()
-        ]
+        timers = [each for each in asyncio.get_running_loop()._scheduled if not each.cancelled()]
         return len(timers), gone() is not None
 
-    assert asyncio.run(kept_by(Timeout)) == (0, False)
+    assert asyncio.run(what_is_kept()) == (0, False)
 
 
 def test_the_service_uses_it():

@@ -69,7 +69,9 @@ class Guard:
             if body is not None:
                 await self.app(scope, _replay(body, receive), send)
         except _Refused as refused:
-            await _answer(send, refused)
+            # What is left of the upload is not read: the connection can't be used again.
+            headers = {"Connection": "close", **refused.headers}
+            await send_error(send, refused.status, refused.error, headers)
         finally:
             self.requests -= 1
             self.bytes -= reserved
@@ -139,13 +141,12 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _answer(send: Send, refused: _Refused) -> None:
-    body = json.dumps({"error": refused.error}).encode()
-    # What is left of the upload is not read: the connection can't be used again.
-    headers = {"Content-Type": "application/json", "Connection": "close", **refused.headers}
+async def send_error(send: Send, status: int, error: str, headers: dict[str, str]) -> None:
+    """Answer ``{"error": …}``."""
+    body = json.dumps({"error": error}).encode()
+    headers = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
     pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    pairs.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": refused.status, "headers": pairs})
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -1,11 +1,10 @@
 """A limit on the time until an answer begins, which forgets a request once it was answered."""
 
 import asyncio
-import json
 from collections.abc import MutableMapping
 from typing import Any
 
-from mien.serving.guard import App, Receive, Scope, Send
+from mien.serving.guard import App, Receive, Scope, Send, send_error
 
 
 class Timeout:
@@ -39,9 +38,4 @@ class Timeout:
         except TimeoutError:
             if not timer.expired():
                 raise
-            error = f"no answer within {self.timeout:g} seconds"
-            body = json.dumps({"error": error}).encode()
-            headers = [(b"content-type", b"application/json")]
-            headers.append((b"content-length", str(len(body)).encode()))
-            await send({"type": "http.response.start", "status": 504, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await send_error(send, 504, f"no answer within {self.timeout:g} seconds", {})
