@@ -173,3 +173,16 @@ def test_statistics_are_those_of_the_plain_labelled_faces():
         maps = net.stem[0](net.standardise(to_tensor(faces)))
     torch.testing.assert_close(net.stem[1].running_mean, maps.mean(dim=(0, 2, 3)))
     torch.testing.assert_close(net.stem[1].running_var, maps.var(dim=(0, 2, 3)))
+
+
+def test_statistics_come_from_faces_spread_over_all_of_them_where_they_are_many(monkeypatch):
+    monkeypatch.setattr("mien.learning.training._STATISTICS_FACES", 7)
+    faces, labelled = stripes()
+    torch.manual_seed(0)
+    net = ACCNN(MODEL, 2).eval()
+    renew_statistics(net, faces, labelled)
+    every = -(-len(labelled) // 7)
+    assert every > 1
+    with torch.no_grad():
+        maps = net.stem[0](net.standardise(to_tensor(faces[labelled.rows[::every]])))
+    torch.testing.assert_close(net.stem[1].running_mean, maps.mean(dim=(0, 2, 3)))

@@ -29,6 +29,9 @@ from mien.params import ComputeSettings, ScheduleSettings, TrainingSettings
 
 History = list[dict[str, float]]
 
+_STATISTICS_FACES = 8192
+"""At most about so many faces give the batch norms' statistics."""
+
 
 class Task(nn.Module):
     """What `fit` trains: a network with its losses. State that must survive a kill is a buffer."""
@@ -134,8 +137,10 @@ def renew_statistics(model: nn.Module, faces: Faces, labelled: LabelledRows) -> 
 
     What is classified is not augmented, but training is, and statistics of augmented faces are
     other ones: on FER2013 with 10% of the labels this alone is worth 1.6 points on validation.
+    Where they are very many, every n-th of them says it as well.
     """
-    chunks = np.array_split(labelled.rows, -(-len(labelled) // 512))
+    rows = labelled.rows[:: -(-len(labelled) // _STATISTICS_FACES)]
+    chunks = np.array_split(rows, -(-len(rows) // 512))
     update_bn((to_tensor(faces[rows]) for rows in chunks), model, next(model.parameters()).device)
 
 
