@@ -3,10 +3,11 @@
     python benchmarks/few_labels.py --data ../shared/datasets
     python benchmarks/few_labels.py --data ../shared/datasets --arms guided fixmatch --draws 0 1
     python benchmarks/few_labels.py --data ../shared/datasets --labels 0.01 0.25
+    python benchmarks/few_labels.py --params benchmarks/few_labels_nano.yaml --data …
 
 A *draw* decides the labelled faces of FER2013, the network's first weights and the batches. Each
-draw is prepared and pretrained as ``configs/fer2013-lfw.yaml`` says; every arm goes on from those
-weights, labelling the unlabelled faces anew after each round:
+draw is prepared and pretrained as ``configs/fer2013-lfw.yaml`` says, with ``--params`` laid over
+it; every arm goes on from those weights, labelling the unlabelled faces anew after each round:
 
 ====================  ==============================================================================
 supervised            the labelled faces only
@@ -20,9 +21,9 @@ combined              guided clustering and the combined loss (consistency, cent
 combined-no-…         the same without one of its parts
 ====================  ==============================================================================
 
-Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few-labels/``, and an arm
+Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few_labels/``, and an arm
 that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and
-``few_labels.svg`` from whatever has been run.
+``few_labels.svg`` from whatever has been run; with ``--params`` all of them bear that file's name.
 """
 
 import argparse
@@ -62,7 +63,7 @@ from mien.pipeline import open_pipeline
 from mien.workspace import default_params, make_workspace
 
 ROOT = FOLDER.parents[1]
-RUNS = ROOT / "runs" / "benchmarks" / "few-labels"
+RUNS = ROOT / "runs" / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -323,10 +324,11 @@ def precision_at_half(posterior: Array, truth: Labels) -> list[float]:
     return result
 
 
-def prepare(data: Path, share: float, draw: int) -> Path:
-    """A workspace with one draw's faces and pretrained weights."""
-    out = RUNS / f"{share:g}-{draw}"
+def prepare(out: Path, overlay: Path | None, data: Path, share: float, draw: int) -> None:
+    """Make ``out`` a workspace with one draw's faces and pretrained weights."""
     settings = merge(default_params(), read_yaml(ROOT / "configs" / "fer2013-lfw.yaml"))
+    if overlay:
+        settings = merge(settings, read_yaml(overlay))
     fer2013, lfw = settings["prepare"]["sources"]
     sources = [fer2013 | {"label_share": share, "seed": draw}, lfw]
     changes = {"seed": draw, "prepare": {"data": str(data.resolve()), "sources": sources}}
@@ -335,7 +337,6 @@ def prepare(data: Path, share: float, draw: int) -> Path:
         for stage in ("prepare", "validate", "pretrain"):
             if not pipeline.is_current(stage):
                 pipeline.run(stage, lambda line: print(f"  {line}", flush=True))
-    return out
 
 
 def run_arm(out: Path, name: str) -> dict[str, Any]:
@@ -446,10 +447,10 @@ def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
         figure.savefig(temporary, format="svg")
 
 
-def collect() -> list[dict[str, Any]]:
-    """Every arm's result that lies in ``runs/``."""
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """Every arm's result that lies in ``folder``."""
     runs = []
-    for path in sorted(RUNS.glob("*/.mien/arms/*.json")):
+    for path in sorted(folder.glob("*/.mien/arms/*.json")):
         share, _, draw = path.parents[2].name.rpartition("-")
         runs.append({"labels": float(share), "draw": int(draw), "arm": path.stem} | read_json(path))
     return runs
@@ -464,20 +465,23 @@ def main() -> None:
     parser.add_argument("--labels", type=float, nargs="+", default=[0.1], metavar="SHARE")
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--params", type=Path, help="YAML laid over configs/fer2013-lfw.yaml")
     options = parser.parse_args()
+    name = options.params.stem if options.params else "few_labels"
     for share in options.labels:
         for draw in options.draws:
-            out = prepare(options.data, share, draw)
+            out = RUNS / name / f"{share:g}-{draw}"
+            prepare(out, options.params, options.data, share, draw)
             for arm in options.arms:
                 figures = run_arm(out, arm)
                 print(f"{share:g} draw {draw} {arm}: validation {figures['validation']:.1%}")
-    runs = collect()
+    runs = collect(RUNS / name)
     rows = summarise(runs)
     for row in rows:
         spread = f" ± {row['test_std']:.1%}" if row["test_std"] is not None else ""
         print(f"{row['labels']:<6g} {row['arm']:24} {row['test']:.1%}{spread} ({row['draws']})")
-    write_result("few_labels", {"machine": machine(), "summary": rows, "runs": runs})
-    draw_curves(FOLDER / "few_labels.svg", rows)
+    write_result(name, {"machine": machine(), "summary": rows, "runs": runs})
+    draw_curves(FOLDER / f"{name}.svg", rows)
 
 
 if __name__ == "__main__":
