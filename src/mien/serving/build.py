@@ -18,9 +18,9 @@ from mien.packaging import METADATA
 from mien.serving.package import find_package
 
 REQUIREMENTS = (
-    *("bentoml", "fastapi", "httpx", "numpy", "onnxruntime", "opencv-python-headless", "orjson"),
-    *("pandas", "pillow", "pyarrow", "pydantic", "python-multipart", "pyyaml", "safetensors"),
-    "tqdm",
+    *("bentoml", "fastapi", "httpx", "multipart", "numpy", "onnxruntime"),
+    *("opencv-python-headless", "orjson", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml"),
+    *("safetensors", "tqdm"),
 )
 """What the service imports; the versions are the ones that run here."""
 _SERVICE = '''\

@@ -4,9 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.datastructures import UploadFile
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 FIELD = "images"
@@ -47,9 +46,12 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
     unknown = sorted(request.query_params)
     if unknown:
         raise HTTPException(400, f"unknown parameter {json.dumps(unknown[0])}")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind == _FORM:
-        return await _read_form(request, most)
+        try:
+            return _read_form(await request.body(), options.get("boundary", ""), most)
+        except MultipartError as error:
+            raise HTTPException(400, f"the form can't be read: {error}") from None
     if kind.startswith("image/") or kind == "application/octet-stream":
         return [Upload("the picture", await request.body())]
     raise HTTPException(
@@ -57,23 +59,31 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
     )
 
 
-async def _read_form(request: Request, most: int) -> list[Upload]:
-    try:
-        form = await request.form(max_files=most, max_fields=1)
-    except (HTTPException, MultiPartException) as error:
-        reason = str(getattr(error, "detail", None) or getattr(error, "message", ""))
-        if "Too many files" in reason:
-            reason = f"at most {most} picture{'s' * (most > 1)} a request"
-        raise HTTPException(400, f"the form can't be read: {reason}") from None
-    except Exception:  # the parser's own errors are of many kinds
-        raise HTTPException(400, "the form can't be read: it is broken") from None
-    uploads = []
-    for index, (field, value) in enumerate(form.multi_items()):
-        if field != FIELD:
-            raise HTTPException(400, f"unknown field {json.dumps(field)}; send '{FIELD}'")
-        if not isinstance(value, UploadFile):
-            raise HTTPException(400, f"'{FIELD}' holds text; send it as a file")
-        uploads.append(Upload(f"picture {index}", await value.read()))
+def _read_form(body: bytes, boundary: str, most: int) -> list[Upload]:
+    """The files of a form that is in memory already.
+
+    Starlette's ``Request.form`` takes five times as long, and puts pictures over 1 MiB on the disk.
+    """
+    uploads: list[Upload] = []
+    data = bytearray()
+    with PushMultipartParser(boundary) as parser:
+        for event in parser.parse(body):
+            if isinstance(event, MultipartSegment):
+                _check_part(event)
+                if len(uploads) == most:
+                    raise HTTPException(400, f"at most {most} picture{'s' * (most > 1)} a request")
+                data = bytearray()
+            elif event is not None:
+                data += event
+            else:
+                uploads.append(Upload(f"picture {len(uploads)}", bytes(data)))
     if not uploads:
         raise HTTPException(400, f"no picture: the form has no field '{FIELD}'")
     return uploads
+
+
+def _check_part(part: MultipartSegment) -> None:
+    if part.name != FIELD:
+        raise HTTPException(400, f"unknown field {json.dumps(part.name)}; send '{FIELD}'")
+    if part.filename is None:
+        raise HTTPException(400, f"'{FIELD}' holds text; send it as a file")
