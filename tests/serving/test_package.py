@@ -24,7 +24,8 @@ def test_the_order(package, tmp_path, monkeypatch):
     with pytest.raises(MienError, match="no model to serve: run the pipeline"):
         find_package(tmp_path)
     shipped = tmp_path / "shipped/small"
-    shutil.copytree(package, shipped)
+    for size in ("nano", "small"):
+        shutil.copytree(package, tmp_path / "shipped" / size)
     assert find_package(tmp_path) == shipped
     made = tmp_path / "models/package"
     shutil.copytree(package, made)

@@ -19,6 +19,8 @@ from mien.packaging import CARD, METADATA, ONNX, PROJECTION, REFERENCE
 CHAMPION = Path("releases/champion.json")
 PACKAGE = Path("models/package")
 SHIPPED = Path(mien.__file__).parent / "shipped"
+_USUAL = "small"
+"""The shipped size that is served where nothing was trained or named."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def named_package(name: str) -> Path:
 
 
 def shipped_packages() -> dict[str, Path]:
-    """The packages inside the installed Mien, by their size; perhaps none."""
-    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{METADATA}"))}
+    """The packages inside the installed Mien, by their size, the usual one first; perhaps none."""
+    folders = sorted(path.parent for path in SHIPPED.glob(f"*/{METADATA}"))
+    return {each.name: each for each in sorted(folders, key=lambda each: each.name != _USUAL)}
 
 
 def _stored(tag: str) -> Path:
