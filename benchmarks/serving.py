@@ -1,6 +1,6 @@
 """What serving costs: latency, throughput, start, memory, over HTTP on loopback with one worker.
 
-    python benchmarks/serving.py --package models/package --faces data/prepared/faces.npy
+    python benchmarks/serving.py --package src/mien/shipped/small --faces data/prepared/faces.npy
 
 The service, an empty BentoML endpoint that takes the same upload, and bare ONNX Runtime take turns
 in one run, so that whatever else the machine does falls on all; so do two bare endpoints with the
