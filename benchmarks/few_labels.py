@@ -3,11 +3,11 @@
     python benchmarks/few_labels.py --data ../shared/datasets
     python benchmarks/few_labels.py --data ../shared/datasets --arms guided fixmatch --draws 0 1
     python benchmarks/few_labels.py --data ../shared/datasets --labels 0.01 0.25
-    python benchmarks/few_labels.py --params benchmarks/few_labels_nano.yaml --data …
+    python benchmarks/few_labels.py --params configs/nano.yaml --params configs/short.yaml --data …
 
 A *draw* decides the labelled faces of FER2013, the network's first weights and the batches. Each
-draw is prepared and pretrained as ``configs/fer2013-lfw.yaml`` says, with ``--params`` laid over
-it; every arm goes on from those weights, labelling the unlabelled faces anew after each round:
+draw is prepared and pretrained as ``configs/fer2013-lfw.yaml`` says, with each ``--params`` laid
+over it; every arm goes on from those weights, labelling the unlabelled faces anew after each round:
 
 ====================  ==============================================================================
 supervised            the labelled faces only
@@ -23,10 +23,12 @@ combined-no-…         the same without one of its parts
 
 Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few_labels/``, and an arm
 that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and
-``few_labels.svg`` from whatever has been run; with ``--params`` all of them bear that file's name.
+``few_labels.svg`` from whatever has been run; with ``--params`` their names have those files' at
+the end (``few_labels_nano_short``).
 """
 
 import argparse
+import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
@@ -324,11 +326,10 @@ def precision_at_half(posterior: Array, truth: Labels) -> list[float]:
     return result
 
 
-def prepare(out: Path, overlay: Path | None, data: Path, share: float, draw: int) -> None:
+def prepare(out: Path, overlays: list[Path], data: Path, share: float, draw: int) -> None:
     """Make ``out`` a workspace with one draw's faces and pretrained weights."""
-    settings = merge(default_params(), read_yaml(ROOT / "configs" / "fer2013-lfw.yaml"))
-    if overlay:
-        settings = merge(settings, read_yaml(overlay))
+    layers = [ROOT / "configs" / "fer2013-lfw.yaml", *overlays]
+    settings = functools.reduce(merge, map(read_yaml, layers), default_params())
     fer2013, lfw = settings["prepare"]["sources"]
     sources = [fer2013 | {"label_share": share, "seed": draw}, lfw]
     changes = {"seed": draw, "prepare": {"data": str(data.resolve()), "sources": sources}}
@@ -465,9 +466,16 @@ def main() -> None:
     parser.add_argument("--labels", type=float, nargs="+", default=[0.1], metavar="SHARE")
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--params", type=Path, help="YAML laid over configs/fer2013-lfw.yaml")
+    parser.add_argument(
+        "--params",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML laid over configs/fer2013-lfw.yaml; may be given again, the last one wins",
+    )
     options = parser.parse_args()
-    name = options.params.stem if options.params else "few_labels"
+    name = "_".join(["few_labels", *(path.stem for path in options.params)])
     for share in options.labels:
         for draw in options.draws:
             out = RUNS / name / f"{share:g}-{draw}"

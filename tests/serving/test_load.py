@@ -37,7 +37,7 @@ def test_by_size_by_folder_and_by_tag(package, shipped, tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_says_what_there_is(shipped):
-    with pytest.raises(MienError, match=r"base: neither .* ships \(here: small, nano\)"):
+    with pytest.raises(MienError, match=r"base: neither .* ships \(here: nano, small\)"):
         mien.load("base")
 
 

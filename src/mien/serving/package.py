@@ -62,7 +62,7 @@ def find_package(workspace: Path, wanted: str | None = None) -> Path:
             return _stored(str(read_json(champion)["tag"]))
         except (ValueError, KeyError, TypeError):
             raise MienError(f"{champion}: names no model; promote one again") from None
-    for folder in (workspace / PACKAGE, *shipped_packages().values()):
+    for folder in (workspace / PACKAGE, SHIPPED / _USUAL):
         if (folder / METADATA).is_file():
             return folder
     raise MienError(
@@ -92,9 +92,8 @@ def named_package(name: str) -> Path:
 
 
 def shipped_packages() -> dict[str, Path]:
-    """The packages inside the installed Mien, by their size, the usual one first; perhaps none."""
-    folders = sorted(path.parent for path in SHIPPED.glob(f"*/{METADATA}"))
-    return {each.name: each for each in sorted(folders, key=lambda each: each.name != _USUAL)}
+    """The packages inside the installed Mien, by their size; perhaps none."""
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{METADATA}"))}
 
 
 def _stored(tag: str) -> Path:
