@@ -22,9 +22,9 @@ combined-no-…         the same without one of its parts
 ====================  ==============================================================================
 
 Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few_labels/``, and an arm
-that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and
-``few_labels.svg`` from whatever has been run; with ``--params`` their names have those files' at
-the end (``few_labels_nano_short``).
+that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and, of
+more than one share of labels, ``few_labels.svg`` from whatever has been run; with ``--params``
+their names have those files' at the end (``few_labels_nano_short``).
 """
 
 import argparse
@@ -489,7 +489,8 @@ def main() -> None:
         spread = f" ± {row['test_std']:.1%}" if row["test_std"] is not None else ""
         print(f"{row['labels']:<6g} {row['arm']:24} {row['test']:.1%}{spread} ({row['draws']})")
     write_result(name, {"machine": machine(), "summary": rows, "runs": runs})
-    draw_curves(FOLDER / f"{name}.svg", rows)
+    if len({row["labels"] for row in rows}) > 1:  # one share makes no curve
+        draw_curves(FOLDER / f"{name}.svg", rows)
 
 
 if __name__ == "__main__":
