@@ -435,16 +435,22 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Test accuracy against the share of labels, a line for each arm."""
+    """Test accuracy against the share of labels, a line for each arm that has several."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     table = pd.DataFrame(rows)
     for arm, own in table.groupby("arm", sort=False):
+        if len(own) == 1:
+            continue
         spread = own["test_std"].astype(float).fillna(0)
         axes.errorbar(own["labels"], own["test"], yerr=spread, marker="o", capsize=3, label=arm)
     axes.set(xscale="log", xlabel="share of FER2013's labels", ylabel="accuracy on PrivateTest")
+    shares = sorted(table["labels"].unique())
+    axes.set_xticks(shares, [f"{100 * share:g}%" for share in shares])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:.1%}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     with replacing_file(path) as temporary:
