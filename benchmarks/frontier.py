@@ -1,14 +1,16 @@
-"""Which AC-CNNs give most for their cost: a grid of them, their twins, and what others would pick.
+r"""Which AC-CNNs give most for their cost: a grid of them, their twins, and what others would pick.
 
     python benchmarks/frontier.py
-    python benchmarks/frontier.py --train-steps 2000 --data runs/fer2013-small/data/prepared
+    python benchmarks/frontier.py --params configs/fer2013-lfw.yaml --train-steps 2000 \
+      --train nano small --data runs/fer2013-small/data/prepared
 
 For every network: parameters, multiply-adds, and ONNX Runtime's latency for one face at one thread.
 The networks take turns, so that whatever else the machine does falls on all, and latencies are
 given as multiples of mini-Xception's (Arriaga et al. 2017, written out below). With
-``--train-steps`` each is trained as ``pretrain`` would, all with the same settings for as many
-steps, and its accuracy on the validation split is kept in ``runs/benchmarks/frontier/``; what has
-been trained is not trained again, and what was stopped goes on.
+``--train-steps`` each (or each that ``--train`` names) is trained as ``pretrain`` would, all with
+the same settings for as many steps, and its accuracy on the validation split is kept in
+``runs/benchmarks/frontier/``; what has been trained is not trained again, and what was stopped
+goes on.
 
 ResNet-18, MobileNetV3-small, ShuffleNetV2, GhostNet and EfficientNet-B0 come from pytorchcv, which
 needs no torchvision (``pip install pytorchcv``); where it is missing they are left out. They are as
@@ -259,6 +261,7 @@ def train(
 def draw(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     """Accuracy (parameters, where nothing was trained) against latency."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -273,11 +276,15 @@ def draw(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     for label, names in groups.items():
         x = [rows[name]["latency_ratio"] for name in names]
         axes.scatter(x, [rows[name][measure] for name in names], label=label, s=24)
-        if label in ("others", "our sizes"):
+        if label in ("others", "our sizes") or (trained and label == "ordinary twin"):
             for name, place in zip(names, x, strict=True):
                 axes.annotate(name, (place, rows[name][measure]), fontsize=8, xytext=(4, 4),
                               textcoords="offset points")  # fmt: skip
     axes.set(xscale="log", xlabel="latency, multiples of mini-Xception's")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(x=0.15)  # names stand to the right of their points
     axes.set_ylabel("accuracy (validation)" if trained else "parameters")
     if not trained:
         axes.set_yscale("log")
@@ -294,6 +301,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these and the baseline")
     parser.add_argument("--train-steps", type=int, default=0, metavar="N")
+    parser.add_argument("--train", nargs="+", metavar="NAME", help="train these, measure all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", type=Path, help="folder of manifest.parquet and faces.npy")
     parser.add_argument("--params", type=Path, help="YAML laid over params.yaml")
@@ -303,14 +311,15 @@ def main() -> None:
     changes = read_yaml(options.params) if options.params else {}
     params = parse_params(merge(read_yaml(ROOT / "params.yaml"), changes), "params.yaml")
     made = networks(params)
-    if unknown := set(options.only or ()) - set(made):
+    if unknown := {*(options.only or ()), *(options.train or ())} - set(made):
         parser.error(f"no such networks: {', '.join(sorted(unknown))}; there are {', '.join(made)}")
     if options.only:
-        made = {name: made[name] for name in made if name in {BASELINE, *options.only}}
+        chosen = {BASELINE, *options.only, *(options.train or ())}
+        made = {name: network for name, network in made.items() if name in chosen}
     rows = measure_all(made, params)
-    for name, network in made.items() if options.train_steps else ():
+    for name in (options.train or made) if options.train_steps else ():
         runs = [
-            train(name, network, params, options.data, options.train_steps, seed)
+            train(name, made[name], params, options.data, options.train_steps, seed)
             for seed in options.seeds
         ]
         mean = statistics.fmean(run["validation_accuracy"] for run in runs)
