@@ -299,23 +299,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these and the baseline")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="these and the baseline"
+    )
     parser.add_argument("--train-steps", type=int, default=0, metavar="N")
-    parser.add_argument("--train", nargs="+", metavar="NAME", help="train these, measure all")
+    parser.add_argument(
+        "--train", nargs="+", default=[], metavar="NAME", help="train these, measure all"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--data", type=Path, help="folder of manifest.parquet and faces.npy")
     parser.add_argument("--params", type=Path, help="YAML laid over params.yaml")
     options = parser.parse_args()
     if options.train_steps and not options.data:
         parser.error("--train-steps needs --data")
+    if options.train and not options.train_steps:
+        parser.error("--train needs --train-steps")
     changes = read_yaml(options.params) if options.params else {}
     params = parse_params(merge(read_yaml(ROOT / "params.yaml"), changes), "params.yaml")
     made = networks(params)
-    if unknown := {*(options.only or ()), *(options.train or ())} - set(made):
+    named = {*options.only, *options.train}
+    if unknown := named - set(made):
         parser.error(f"no such networks: {', '.join(sorted(unknown))}; there are {', '.join(made)}")
     if options.only:
-        chosen = {BASELINE, *options.only, *(options.train or ())}
-        made = {name: network for name, network in made.items() if name in chosen}
+        made = {name: made[name] for name in made if name in {BASELINE, *named}}
     rows = measure_all(made, params)
     for name in (options.train or made) if options.train_steps else ():
         runs = [
