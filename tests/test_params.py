@@ -51,6 +51,8 @@ def test_the_overlay_for_real_data_is_right(root, settings):
         ("pretrain.self_supervised.epochs", -1, "greater than or equal to 0"),
         ("pretrain.self_supervised.batch_size", 1, "greater than or equal to 2"),
         ("pretrain.self_supervised.strength", 0.5, "greater than or equal to 1"),
+        ("pretrain.larger.weight", 1.5, "less than or equal to 1"),
+        ("pretrain.larger.blocks", [1], "same length"),
         ("model.branches", 0, "greater than or equal to 1"),
         ("relabel.coverage", 1.5, "less than or equal to 1"),
         ("relabel.require_flip_agreement", "perhaps", "valid boolean"),
@@ -72,6 +74,24 @@ def test_a_wrong_setting_is_named_with_what_is_wrong(settings, name, value, word
     # A check that spans several settings names their section.
     section = name.split(".")[0]
     assert str(caught.value).startswith(f"params.yaml: {section}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"widths": [64, 129, 256]},
+            "pretrain.larger.widths: each must be a multiple of model.ratio",
+        ),
+        ({"widths": [32] * 5, "blocks": [1] * 5}, "a multiple of 32: .* pretrain.larger.widths"),
+    ],
+)
+def test_a_larger_network_has_to_fit_only_where_it_is_wanted(settings, changes, words):
+    settings["pretrain"]["larger"] |= changes
+    assert not parse_params(settings, "params.yaml").pretrain.larger.epochs
+    settings["pretrain"]["larger"]["epochs"] = 1
+    with pytest.raises(MienError, match=words):
+        parse_params(settings, "params.yaml")
 
 
 def test_all_wrong_settings_are_named_at_once(settings):

@@ -158,11 +158,15 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "ModelSettings":
-        if len(self.widths) != len(self.blocks):
-            raise ValueError("widths and blocks must have the same length: one pair for each stage")
+        _check_lengths(self.widths, self.blocks)
         if any(width % self.ratio for width in self.widths):
             raise ValueError(f"every width must be a multiple of ratio ({self.ratio})")
         return self
+
+
+def _check_lengths(widths: list[int], blocks: list[int]) -> None:
+    if len(widths) != len(blocks):
+        raise ValueError("widths and blocks must have the same length: one pair for each stage")
 
 
 class AugmentationSettings(Section):
@@ -227,10 +231,33 @@ class SelfSupervisedSettings(ScheduleSettings):
     covariance_weight: Weight
 
 
+class LargerSettings(Section):
+    """A larger network that learns the labels first, for the AC-CNN to learn from both.
+
+    It differs from the AC-CNN in ``stem``, ``widths`` and ``blocks``, and is trained as that is but
+    for ``epochs`` and ``learning_rate``; ``epochs: 0`` leaves it out.
+    """
+
+    epochs: Count
+    learning_rate: Annotated[float, Field(gt=0)]
+    stem: Positive
+    widths: Annotated[list[Positive], Field(min_length=1)]
+    blocks: Annotated[list[Positive], Field(min_length=1)]
+    weight: Share
+    """Of what it says in the loss; the labels have the rest."""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> "LargerSettings":
+        _check_lengths(self.widths, self.blocks)
+        return self
+
+
 class PretrainSettings(TrainingSettings):
-    """Supervised training on the labelled faces, after a start without labels where asked for."""
+    """Supervised training on the labelled faces, after a start without labels and with a larger
+    network's help where asked for."""
 
     self_supervised: SelfSupervisedSettings
+    larger: LargerSettings
 
 
 class JointSettings(TrainingSettings):
@@ -388,12 +415,27 @@ class Params(Section):
             raise ValueError("expressions: a name stands twice")
         if OTHER in self.expressions:
             raise ValueError(f"expressions: '{OTHER}' is reserved for faces of none of them")
-        if self.prepare.image_size % 2 ** len(self.model.widths):
-            raise ValueError(
-                f"prepare.image_size must be a multiple of {2 ** len(self.model.widths)}: "
-                f"each of the {len(self.model.widths)} model.widths halves the image"
-            )
+        widths = {"model": self.model.widths}
+        if self.pretrain.larger.epochs:
+            widths["pretrain.larger"] = self.pretrain.larger.widths
+            if any(width % self.model.ratio for width in self.pretrain.larger.widths):
+                ratio = self.model.ratio
+                raise ValueError(
+                    f"pretrain.larger.widths: each must be a multiple of model.ratio ({ratio})"
+                )
+        for name, stages in widths.items():
+            if self.prepare.image_size % 2 ** len(stages):
+                raise ValueError(
+                    f"prepare.image_size must be a multiple of {2 ** len(stages)}: "
+                    f"each of the {len(stages)} {name}.widths halves the image"
+                )
         return self
+
+    @property
+    def larger_model(self) -> ModelSettings:
+        """The larger network that the AC-CNN may learn from."""
+        sizes = self.pretrain.larger.model_dump(include={"stem", "widths", "blocks"})
+        return self.model.model_copy(update=sizes)
 
 
 OTHER = "other"

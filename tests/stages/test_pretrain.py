@@ -80,3 +80,40 @@ def test_other_labels_give_the_same_start(measured, params):
         read_json(measured / f"{name}.json")["self_supervised"] for name in ("first", "second")
     ]
     assert curves[0] == curves[1]
+
+
+def with_larger(params, **changes):
+    sizes = {"epochs": 3, "stem": 8, "widths": [16, 32], "blocks": [1, 1], "weight": 0.5}
+    larger = params.pretrain.larger.model_copy(update={**sizes, **changes})
+    pretrain = params.pretrain.model_copy(update={**SHORT, "larger": larger})
+    return params.model_copy(update={"pretrain": pretrain})
+
+
+def test_a_larger_network_is_listened_to_where_asked_for(measured, params):
+    off = run(settings(params, 0), measured, "off")
+    assert "larger" not in read_json(measured / "off.json")
+    on = run(with_larger(params), measured, "on")
+    metrics = read_json(measured / "on.json")
+    assert metrics["larger"]["epoch"] == 3
+    assert metrics["larger"]["parameters"] > 2 * metrics["parameters"]
+    assert len(pd.read_csv(measured / "on/larger.csv")) == 3
+    assert {"labels", "distillation"} <= set(pd.read_csv(measured / "on.csv"))
+    assert not same(off, on)
+    assert same(off, run(with_larger(params, weight=0.0), measured, "unheard"))
+    assert not list((measured / "checkpoints").iterdir())
+
+
+def test_killed_after_the_larger_network_it_goes_on(measured, params, monkeypatch):
+    whole = run(with_larger(params), measured, "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain.DistilledTask, "begin_epoch", kill)
+        run(with_larger(params), measured, "killed")
+    assert len(list((measured / "checkpoints").iterdir())) == 1  # the larger network's
+    assert same(run(with_larger(params), measured, "killed"), whole)

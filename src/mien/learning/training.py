@@ -190,16 +190,20 @@ class SupervisedTask(Task):
         return {}
 
     def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+        views, labels = self.batch(step, rng)
+        return {"loss": self.loss(self.net(views), labels)}
+
+    def batch(self, step: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Strong views ``[B, 1, S, S]`` of the step's faces, and their labels ``[B]``."""
         chosen = self._batches[step]
         device = self.log_prior.device
         faces = to_tensor(self.faces[self.labelled.rows[chosen]]).to(device)
         labels = torch.from_numpy(self.labelled.labels[chosen]).to(device)
-        logits = self.net(self.augmentation.strong(faces, rng))
-        return {
-            "loss": balanced_cross_entropy(
-                logits, labels, self.log_prior, self.settings.label_smoothing
-            )
-        }
+        return self.augmentation.strong(faces, rng), labels
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Balanced, smoothed cross-entropy of ``[B, C]``."""
+        return balanced_cross_entropy(logits, labels, self.log_prior, self.settings.label_smoothing)
 
 
 def _adamw(task: Task, settings: ScheduleSettings) -> torch.optim.AdamW:

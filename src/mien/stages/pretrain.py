@@ -1,5 +1,5 @@
 """Stage `pretrain`: the AC-CNN learns from the labelled faces; where asked for, it first learns
-from all training faces without labels."""
+from all training faces without labels, and a larger network learns the labels before it."""
 
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
+from mien.learning.distillation import DistilledTask
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
-from mien.learning.training import History, SupervisedTask, fit, make_fabric
+from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
 from mien.model.weights import save_weights
@@ -34,21 +35,50 @@ def main(
     report: Path,
     metrics: Path,
 ) -> None:
-    """Train the AC-CNN on the labelled faces, after a start without labels where asked for."""
+    """Train the AC-CNN on the labelled faces, after a start without labels and with a larger
+    network's help where asked for."""
     table, store = read_manifest(manifest), open_faces(faces)
     labelled = training_rows(table, params.expressions)
     validation = labelled_rows(table, params.expressions, "validation")
     image_size = store.shape[-1]
 
-    torch.manual_seed(params.seed)  # of the network's first weights
-    model = ACCNN(params.model, len(params.expressions))
     settings, fabric = params.pretrain, make_fabric(params.compute)
+    augmentation = Augmentation(params.augmentation)
     decides = params.model_dump(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
-    run = Checkpoint.of(checkpoints, decides, [manifest, faces])
-    before = Checkpoint.of(checkpoints, {"labels": None, **decides}, [manifest, faces])
+    run, before, first = (
+        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces])
+        for mark in ({}, {"labels": None}, {"larger": True})
+    )
 
+    def learn(task: SupervisedTask, checkpoint: Checkpoint, title: str) -> Fitted:
+        return fit(
+            task,
+            task.settings,
+            epochs=task.settings.epochs,
+            seed=params.seed,
+            fabric=fabric,
+            checkpoint=checkpoint,
+            validate=lambda net: accuracy_on(net, store, validation),
+            title=title,
+        )
+
+    larger: Fitted | None = None
+    if settings.larger.epochs:
+        torch.manual_seed(params.seed)
+        network = ACCNN(params.larger_model, len(params.expressions))
+        schedule = settings.larger.model_dump(include={"epochs", "learning_rate"})
+        task = SupervisedTask(
+            network, store, labelled, settings.model_copy(update=schedule), augmentation
+        )
+        larger = learn(task, first, "pretrain, larger network")
+        write_curves(
+            report / "larger.csv", report / "larger.svg", larger.history, "The larger network"
+        )
+
+    torch.manual_seed(params.seed)  # of the network's first weights
+    model = ACCNN(params.model, len(params.expressions))
     unlabelled: History = []
     if settings.self_supervised.epochs:
         rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
@@ -72,16 +102,11 @@ def main(
             unlabelled,
             "Before the labels",
         )
-    fitted = fit(
-        SupervisedTask(model, store, labelled, settings, Augmentation(params.augmentation)),
-        settings,
-        epochs=settings.epochs,
-        seed=params.seed,
-        fabric=fabric,
-        checkpoint=run,
-        validate=lambda net: accuracy_on(net, store, validation),
-        title="pretrain",
-    )
+    data = (model, store, labelled, settings, augmentation)
+    task = SupervisedTask(*data)
+    if larger:
+        task = DistilledTask(*data, larger=larger.model, weight=settings.larger.weight)
+    fitted = learn(task, run, "pretrain")
     cost = count_cost(fitted.model, image_size)
     save_weights(weights, fitted.model, tuple(params.expressions), image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
@@ -93,11 +118,17 @@ def main(
             "macs": cost.macs,
             **fitted.history[-1],
             **({"self_supervised": unlabelled} if unlabelled else {}),
+            **({"larger": _summary(larger, image_size)} if larger else {}),
             "validated": read_json(verdict)["success"],
         },
     )
-    run.clear()
-    before.clear()
+    for each in (run, before, first):
+        each.clear()
+
+
+def _summary(larger: Fitted, image_size: int) -> dict[str, float]:
+    cost = count_cost(larger.model, image_size)
+    return {"parameters": cost.parameters, "macs": cost.macs, **larger.history[-1]}
 
 
 if __name__ == "__main__":

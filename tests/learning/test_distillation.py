@@ -1,0 +1,100 @@
+"""Learning from a larger network: the loss written out, and that network left as it is."""
+
+import numpy as np
+import pytest
+import torch
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import LabelledRows
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.distillation import DistilledTask
+from mien.learning.embedding import embed_faces
+from mien.learning.training import SupervisedTask, fit, make_fabric
+from mien.model.accnn import ACCNN
+from mien.params import AugmentationSettings, ComputeSettings, ModelSettings, TrainingSettings
+
+MODEL = ModelSettings(
+    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
+    transform="depthwise",
+)  # fmt: skip
+LARGER = MODEL.model_copy(update={"stem": 8, "widths": [16, 32]})
+TRAINING = TrainingSettings(
+    epochs=6, steps_per_epoch=12, batch_size=16, learning_rate=0.01, weight_decay=0.01,
+    ema_decay=0.8, label_smoothing=0.1, class_balance=1.0,
+)  # fmt: skip
+GENTLE = AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
+COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
+
+
+def stripes(count=60, side=16):
+    """Faces that are horizontal or vertical stripes, twice as many of the former."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(count) % 3 == 0).astype(np.int64)
+    wave = (np.arange(side) % 4 < 2) * 200.0
+    faces = np.where(labels[:, None, None], wave[None, None, :], wave[None, :, None])
+    noisy = faces + rng.normal(20, 20, (count, side, side))
+    return noisy.clip(0, 255).astype(np.uint8), LabelledRows(np.arange(count), labels)
+
+
+def make_task(weight, *, larger=None, labels=None):
+    faces, labelled = stripes()
+    if labels is not None:
+        labelled = LabelledRows(labelled.rows, labels)
+    torch.manual_seed(1)
+    net, other = ACCNN(MODEL, 2), ACCNN(LARGER, 2)
+    return DistilledTask(
+        net, faces, labelled, TRAINING, Augmentation(GENTLE), larger=larger or other, weight=weight
+    )
+
+
+def train(task, folder):
+    return fit(
+        task, TRAINING, epochs=TRAINING.epochs, seed=0, fabric=make_fabric(COMPUTE),
+        checkpoint=Checkpoint(folder / "run.safetensors"), validate=lambda net: {}, title="test",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_the_loss_written_out(weight):
+    task = make_task(weight)
+    larger = ACCNN(LARGER, 2)
+    larger.load_state_dict(task._larger[0].state_dict())
+    task.begin_epoch(0, 2, task.net, torch.Generator().manual_seed(0))
+    losses = task(1, task.net, torch.Generator().manual_seed(5))
+
+    views, labels = task.batch(1, torch.Generator().manual_seed(5))
+    prior = torch.tensor([40 / 60, 20 / 60]).log()
+    logs = (task.net(views) + prior).log_softmax(dim=1)
+    said = (larger.eval()(views) + prior).softmax(dim=1)
+    smoothed = torch.full((16, 2), 0.05)
+    smoothed[torch.arange(16), labels] = 0.95
+    targets = (1 - weight) * smoothed + weight * said
+    expected = -(targets * logs).sum(dim=1).mean()
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_the_larger_network_stays_as_it_is(tmp_path):
+    task = make_task(0.5)
+    larger = task._larger[0]
+    before = {name: tensor.clone() for name, tensor in larger.state_dict().items()}
+    ours = {id(p) for p in task.parameters()}
+    assert not any(id(p) in ours for p in larger.parameters())
+    assert set(task.state_dict()) == {
+        "log_prior", *(f"net.{name}" for name in task.net.state_dict())
+    }  # fmt: skip
+    train(task, tmp_path)
+    assert not larger.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in larger.state_dict().items())
+
+
+def test_it_learns_what_the_labels_do_not_say(tmp_path):
+    faces, labelled = stripes()
+    torch.manual_seed(0)
+    right = SupervisedTask(
+        ACCNN(LARGER, 2), faces, labelled, TRAINING, Augmentation(GENTLE)
+    )  # fmt: skip
+    larger = train(right, tmp_path / "larger").model
+    noise = np.random.default_rng(1).permutation(labelled.labels)
+    learned = train(make_task(1.0, larger=larger, labels=noise), tmp_path / "net").model
+    predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
+    assert (predicted == labelled.labels).mean() > 0.95
