@@ -384,5 +384,5 @@ def test_a_model_that_is_not_there_ends_the_start(tmp_path):
     )
     assert done.returncode == 1
     assert "nowhere: neither a package folder, nor a tag" in done.stderr
-    assert "here: nano, small" in done.stderr
+    assert "here: base, nano, small" in done.stderr
     assert not list(Path(tmp_path).iterdir())
