@@ -2,7 +2,7 @@ r"""Which AC-CNNs give most for their cost: a grid of them, their twins, and wha
 
     python benchmarks/frontier.py
     python benchmarks/frontier.py --params configs/fer2013-lfw.yaml --train-steps 2000 \
-      --train nano small --data runs/fer2013-small/data/prepared
+      --train nano small base --data runs/fer2013-small/data/prepared
 
 For every network: parameters, multiply-adds, and ONNX Runtime's latency for one face at one thread.
 The networks take turns, so that whatever else the machine does falls on all, and latencies are
@@ -69,6 +69,7 @@ GRID = [
     (16, [32, 64, 128, 256], [1, 1, 1, 1]),
     (16, [32, 128, 256], [1, 1, 2]),
     (16, [32, 128, 256], [1, 2, 2]),
+    (16, [32, 128, 256], [1, 2, 3]),
     (16, [32, 96, 320], [1, 1, 2]),
     (16, [64, 128, 256], [1, 1, 2]),
     (16, [64, 128, 256], [1, 1, 3]),
@@ -278,8 +279,11 @@ def draw(path: Path, rows: dict[str, dict[str, Any]]) -> None:
         axes.scatter(x, [rows[name][measure] for name in names], label=label, s=24)
         if label in ("others", "our sizes") or (trained and label == "ordinary twin"):
             for name, place in zip(names, x, strict=True):
-                axes.annotate(name, (place, rows[name][measure]), fontsize=8, xytext=(4, 4),
-                              textcoords="offset points")  # fmt: skip
+                axes.annotate(
+                    name, (place, rows[name][measure]), fontsize=8, textcoords="offset points",
+                    xytext=(-4, -10) if label == "others" else (4, 4),
+                    ha="right" if label == "others" else "left",
+                )  # fmt: skip
     axes.set(xscale="log", xlabel="latency, multiples of mini-Xception's")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}×")
