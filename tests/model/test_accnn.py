@@ -148,3 +148,15 @@ def test_the_sizes_keep_to_their_limits(root, size, parameters, macs):
     cost = count_cost(ACCNN(model, 7), 48)
     assert cost.parameters < parameters * 1e6
     assert cost.macs < macs * 1e6
+
+
+@pytest.mark.parametrize("size", ["nano", "small", "base"])
+def test_a_size_its_recipe_and_its_shipped_weights_are_one_network(root, size):
+    settings = read_yaml(root / "params.yaml")
+    sized = merge(settings, read_yaml(root / "configs" / f"{size}.yaml"))
+    recipe = merge(settings, read_yaml(root / "configs" / "fer2013-small.yaml"))
+    if size != "small":
+        recipe = merge(recipe, read_yaml(root / "configs" / f"fer2013-{size}.yaml"))
+    shipped = load_weights(root / "src/mien/shipped" / size / "weights.safetensors")
+    networks = [parse_params(each, size).model for each in (sized, recipe)]
+    assert networks == [shipped.settings] * 2
