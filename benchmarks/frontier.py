@@ -278,12 +278,10 @@ def draw(path: Path, rows: dict[str, dict[str, Any]]) -> None:
         x = [rows[name]["latency_ratio"] for name in names]
         axes.scatter(x, [rows[name][measure] for name in names], label=label, s=24)
         if label in ("others", "our sizes") or (trained and label == "ordinary twin"):
+            offset, side = ((-4, -10), "right") if label == "others" else ((4, 4), "left")
             for name, place in zip(names, x, strict=True):
-                axes.annotate(
-                    name, (place, rows[name][measure]), fontsize=8, textcoords="offset points",
-                    xytext=(-4, -10) if label == "others" else (4, 4),
-                    ha="right" if label == "others" else "left",
-                )  # fmt: skip
+                axes.annotate(name, (place, rows[name][measure]), fontsize=8, xytext=offset,
+                              textcoords="offset points", ha=side)  # fmt: skip
     axes.set(xscale="log", xlabel="latency, multiples of mini-Xception's")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}×")

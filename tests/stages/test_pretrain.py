@@ -34,6 +34,14 @@ def run(params, folder, name):
     return load_weights(folder / f"{name}.safetensors").model.state_dict()
 
 
+class Killed(BaseException):
+    """Stands for a kill: nothing in the stage may catch it."""
+
+
+def kill(*_):
+    raise Killed
+
+
 def same(first, second):
     return all(torch.equal(first[name], second[name]) for name in first)
 
@@ -55,12 +63,6 @@ def test_a_start_without_labels_is_off_unless_asked_for(measured, params):
 
 def test_killed_in_the_supervised_part_it_goes_on(measured, params, monkeypatch):
     whole = run(settings(params, 2), measured, "whole")
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_):
-        raise Killed
 
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain, "accuracy_on", kill)
@@ -105,12 +107,6 @@ def test_a_larger_network_is_listened_to_where_asked_for(measured, params):
 
 def test_killed_after_the_larger_network_it_goes_on(measured, params, monkeypatch):
     whole = run(with_larger(params), measured, "whole")
-
-    class Killed(BaseException):
-        pass
-
-    def kill(*_):
-        raise Killed
 
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain.DistilledTask, "begin_epoch", kill)

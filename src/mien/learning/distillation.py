@@ -2,12 +2,12 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows
-from mien.learning.training import SupervisedTask
+from mien.learning.training import SupervisedTask, channels_last
 from mien.model.accnn import ACCNN
+from mien.model.losses import balanced_cross_entropy
 from mien.params import TrainingSettings
 
 
@@ -35,10 +35,8 @@ class DistilledTask(SupervisedTask):
         weight: float,
     ) -> None:
         super().__init__(net, faces, labelled, settings, augmentation)
-        channels_last = torch.channels_last
-        larger = larger.eval().to(memory_format=channels_last)  # type: ignore[call-overload]
         # in a tuple, for it is no part of what is learned, checkpointed or put in training mode
-        self._larger: tuple[ACCNN] = (larger.requires_grad_(False),)
+        self._larger = (channels_last(larger).eval().requires_grad_(False),)
         self.weight = weight
 
     def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
@@ -47,9 +45,8 @@ class DistilledTask(SupervisedTask):
         with torch.no_grad():
             said = self._larger[0].to(views.device)(views)
         labels_loss = self.loss(logits, labels)
-        distillation = functional.cross_entropy(
-            logits + self.log_prior, (said + self.log_prior).softmax(dim=1)
-        )
+        targets = (said + self.log_prior).softmax(dim=1)
+        distillation = balanced_cross_entropy(logits, targets, self.log_prior)
         return {
             "loss": (1 - self.weight) * labels_loss + self.weight * distillation,
             "labels": labels_loss,

@@ -39,8 +39,7 @@ class Task(nn.Module):
     def __init__(self, net: ACCNN, faces: Faces, labelled: LabelledRows) -> None:
         super().__init__()
         self.faces, self.labelled = faces, labelled
-        # twice as fast on CPUs; torch documents this keyword, its overloads leave it out
-        self.net: ACCNN = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = channels_last(net)
 
     @abstractmethod
     def begin_epoch(
@@ -62,6 +61,13 @@ class Fitted:
 
     model: ACCNN
     history: History
+
+
+def channels_last(net: ACCNN) -> ACCNN:
+    """The network with its filters laid out channels last: twice as fast on CPUs."""
+    # torch documents this keyword, its overloads leave it out
+    moved: ACCNN = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
 def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:

@@ -11,7 +11,8 @@ def balanced_cross_entropy(
     """Balanced softmax (Ren et al. 2020): cross-entropy of ``logits + log_prior``.
 
     ``log_prior`` ``[C]`` is the log of the classes' shares in training (times its strength), so
-    that rare classes are not pressed down by the frequent ones. Targets ``[B]`` are indices.
+    that rare classes are not pressed down by the frequent ones. Targets are indices ``[B]`` or
+    probabilities ``[B, C]``.
     """
     return functional.cross_entropy(logits + log_prior, targets, label_smoothing=smoothing)
 

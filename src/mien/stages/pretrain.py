@@ -1,6 +1,7 @@
 """Stage `pretrain`: the AC-CNN learns from the labelled faces; where asked for, it first learns
 from all training faces without labels, and a larger network learns the labels before it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,12 @@ def main(
         for mark in ({}, {"labels": None}, {"larger": True})
     )
 
-    def learn(task: SupervisedTask, checkpoint: Checkpoint, title: str) -> Fitted:
+    def learn(
+        task: SupervisedTask | SelfSupervisedTask,
+        checkpoint: Checkpoint,
+        validate: Callable[[ACCNN], dict[str, float]],
+        title: str,
+    ) -> Fitted:
         return fit(
             task,
             task.settings,
@@ -60,9 +66,12 @@ def main(
             seed=params.seed,
             fabric=fabric,
             checkpoint=checkpoint,
-            validate=lambda net: accuracy_on(net, store, validation),
+            validate=validate,
             title=title,
         )
+
+    def accuracy(net: ACCNN) -> dict[str, float]:
+        return accuracy_on(net, store, validation)
 
     larger: Fitted | None = None
     if settings.larger.epochs:
@@ -72,7 +81,7 @@ def main(
         task = SupervisedTask(
             network, store, labelled, settings.model_copy(update=schedule), augmentation
         )
-        larger = learn(task, first, "pretrain, larger network")
+        larger = learn(task, first, accuracy, "pretrain, larger network")
         write_curves(
             report / "larger.csv", report / "larger.svg", larger.history, "The larger network"
         )
@@ -83,17 +92,13 @@ def main(
     if settings.self_supervised.epochs:
         rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
         views = params.augmentation.model_copy(update={"strong": settings.self_supervised.strength})
-        started = fit(
+        started = learn(
             SelfSupervisedTask(
                 model, store, labelled, rows, settings.self_supervised, Augmentation(views)
             ),
-            settings.self_supervised,
-            epochs=settings.self_supervised.epochs,
-            seed=params.seed,
-            fabric=fabric,
-            checkpoint=before,
-            validate=lambda net: effective_rank(net, store, rows),
-            title="pretrain without labels",
+            before,
+            lambda net: effective_rank(net, store, rows),
+            "pretrain without labels",
         )
         model, unlabelled = started.model.requires_grad_(True), started.history
         write_curves(
@@ -106,17 +111,14 @@ def main(
     task = SupervisedTask(*data)
     if larger:
         task = DistilledTask(*data, larger=larger.model, weight=settings.larger.weight)
-    fitted = learn(task, run, "pretrain")
-    cost = count_cost(fitted.model, image_size)
+    fitted = learn(task, run, accuracy, "pretrain")
     save_weights(weights, fitted.model, tuple(params.expressions), image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
     write_json(
         metrics,
         {
             "labelled_faces": len(labelled),
-            "parameters": cost.parameters,
-            "macs": cost.macs,
-            **fitted.history[-1],
+            **_summary(fitted, image_size),
             **({"self_supervised": unlabelled} if unlabelled else {}),
             **({"larger": _summary(larger, image_size)} if larger else {}),
             "validated": read_json(verdict)["success"],
@@ -126,9 +128,9 @@ def main(
         each.clear()
 
 
-def _summary(larger: Fitted, image_size: int) -> dict[str, float]:
-    cost = count_cost(larger.model, image_size)
-    return {"parameters": cost.parameters, "macs": cost.macs, **larger.history[-1]}
+def _summary(fitted: Fitted, image_size: int) -> dict[str, float]:
+    cost = count_cost(fitted.model, image_size)
+    return {"parameters": cost.parameters, "macs": cost.macs, **fitted.history[-1]}
 
 
 if __name__ == "__main__":
