@@ -11,33 +11,19 @@ from mien.learning.distillation import DistilledTask
 from mien.learning.embedding import embed_faces
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
-from mien.params import AugmentationSettings, ComputeSettings, ModelSettings, TrainingSettings
+from mien.params import TrainingSettings
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 
-MODEL = ModelSettings(
-    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
-    transform="depthwise",
-)  # fmt: skip
 LARGER = MODEL.model_copy(update={"stem": 8, "widths": [16, 32]})
+LABELS = (np.arange(60) % 3 == 0).astype(np.int64)  # twice as many of the former
 TRAINING = TrainingSettings(
     epochs=6, steps_per_epoch=12, batch_size=16, learning_rate=0.01, weight_decay=0.01,
     ema_decay=0.8, label_smoothing=0.1, class_balance=1.0,
 )  # fmt: skip
-GENTLE = AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
-COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
-
-
-def stripes(count=60, side=16):
-    """Faces that are horizontal or vertical stripes, twice as many of the former."""
-    rng = np.random.default_rng(0)
-    labels = (np.arange(count) % 3 == 0).astype(np.int64)
-    wave = (np.arange(side) % 4 < 2) * 200.0
-    faces = np.where(labels[:, None, None], wave[None, None, :], wave[None, :, None])
-    noisy = faces + rng.normal(20, 20, (count, side, side))
-    return noisy.clip(0, 255).astype(np.uint8), LabelledRows(np.arange(count), labels)
 
 
 def make_task(weight, *, larger=None, labels=None):
-    faces, labelled = stripes()
+    faces, labelled = stripes(LABELS)
     if labels is not None:
         labelled = LabelledRows(labelled.rows, labels)
     torch.manual_seed(1)
@@ -88,7 +74,7 @@ def test_the_larger_network_stays_as_it_is(tmp_path):
 
 
 def test_it_learns_what_the_labels_do_not_say(tmp_path):
-    faces, labelled = stripes()
+    faces, labelled = stripes(LABELS)
     torch.manual_seed(0)
     right = SupervisedTask(
         ACCNN(LARGER, 2), faces, labelled, TRAINING, Augmentation(GENTLE)

@@ -10,24 +10,14 @@ from mien.learning.checkpoint import Checkpoint
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank, vicreg
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
-from mien.params import (
-    AugmentationSettings,
-    ComputeSettings,
-    ModelSettings,
-    SelfSupervisedSettings,
-)
+from mien.params import SelfSupervisedSettings
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 
-MODEL = ModelSettings(
-    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
-    transform="depthwise",
-)  # fmt: skip
 SETTINGS = SelfSupervisedSettings(
     epochs=3, steps_per_epoch=6, batch_size=16, learning_rate=0.01, weight_decay=0.01,
     ema_decay=0.8, strength=1, projection=16, invariance_weight=25, variance_weight=25,
     covariance_weight=1,
 )  # fmt: skip
-GENTLE = AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
-COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
 ROWS = np.arange(60)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import LabelledRows, to_tensor
+from mien.data.dataset import to_tensor
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.training import (
     SupervisedTask,
@@ -17,33 +17,14 @@ from mien.learning.training import (
     shuffled,
 )
 from mien.model.accnn import ACCNN
-from mien.params import (
-    AugmentationSettings,
-    ComputeSettings,
-    ModelSettings,
-    TrainingSettings,
-)
+from mien.params import TrainingSettings
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 
-MODEL = ModelSettings(
-    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
-    transform="depthwise",
-)  # fmt: skip
+LABELS = np.arange(60) % 2
 TRAINING = TrainingSettings(
     epochs=4, steps_per_epoch=6, batch_size=16, learning_rate=0.01, weight_decay=0.01,
     ema_decay=0.8, label_smoothing=0.05, class_balance=1.0,
 )  # fmt: skip
-GENTLE = AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
-COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
-
-
-def stripes(count=60, side=16):
-    """Faces that are horizontal or vertical stripes: what the network shall tell apart."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(count) % 2
-    wave = (np.arange(side) % 4 < 2) * 200.0
-    faces = np.where(labels[:, None, None], wave[None, None, :], wave[None, :, None])
-    noisy = faces + rng.normal(20, 20, (count, side, side))
-    return noisy.clip(0, 255).astype(np.uint8), LabelledRows(np.arange(count), labels)
 
 
 class Killed(BaseException):
@@ -51,7 +32,7 @@ class Killed(BaseException):
 
 
 def train(folder, *, kill_after=None, seed=0, compute=COMPUTE):
-    faces, labelled = stripes()
+    faces, labelled = stripes(LABELS)
     torch.manual_seed(3)
     task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, TRAINING, Augmentation(GENTLE))
     seen = []
@@ -105,7 +86,7 @@ def test_another_seed_gives_other_weights(tmp_path):
 
 
 def test_it_learns(tmp_path):
-    faces, labelled = stripes()
+    faces, labelled = stripes(LABELS)
     settings = TRAINING.model_copy(update={"epochs": 6, "steps_per_epoch": 12})
     torch.manual_seed(0)
     task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, settings, Augmentation(GENTLE))
@@ -164,7 +145,7 @@ def test_shuffled_uses_every_face_before_it_repeats_one():
 
 
 def test_statistics_are_those_of_the_plain_labelled_faces():
-    faces, labelled = stripes()
+    faces, labelled = stripes(LABELS)
     torch.manual_seed(0)
     net = ACCNN(MODEL, 2).eval()
     renew_statistics(net, faces, labelled)
@@ -177,7 +158,7 @@ def test_statistics_are_those_of_the_plain_labelled_faces():
 
 def test_statistics_come_from_faces_spread_over_all_of_them_where_they_are_many(monkeypatch):
     monkeypatch.setattr("mien.learning.training._STATISTICS_FACES", 7)
-    faces, labelled = stripes()
+    faces, labelled = stripes(LABELS)
     torch.manual_seed(0)
     net = ACCNN(MODEL, 2).eval()
     renew_statistics(net, faces, labelled)

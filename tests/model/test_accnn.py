@@ -160,3 +160,5 @@ def test_a_size_its_recipe_and_its_shipped_weights_are_one_network(root, size):
     shipped = load_weights(root / "src/mien/shipped" / size / "weights.safetensors")
     networks = [parse_params(each, size).model for each in (sized, recipe)]
     assert networks == [shipped.settings] * 2
+    base = merge(settings, read_yaml(root / "configs" / "base.yaml"))
+    assert parse_params(recipe, size).larger_model == parse_params(base, "base").model
