@@ -151,7 +151,7 @@ def test_dvc_knows_the_modules_that_a_stage_uses(stage):
     unknown = {file for file in used if not any(file.is_relative_to(dep) for dep in deps)}
     assert not unknown, f"add to deps of {stage} in dvc.yaml: {named(unknown)}"
     code = {path for dep in deps for path in ([dep] if dep.is_file() else dep.rglob("*.py"))}
-    unused = {path for path in code - used if path.name != "__init__.py"}
+    unused = {path for path in code - used if path.suffix == ".py" and path.name != "__init__.py"}
     assert not unused, f"take out of deps of {stage} in dvc.yaml: {named(unused)}"
 
 

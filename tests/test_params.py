@@ -53,6 +53,8 @@ def test_the_overlay_for_real_data_is_right(root, settings):
         ("pretrain.self_supervised.strength", 0.5, "greater than or equal to 1"),
         ("pretrain.larger.weight", 1.5, "less than or equal to 1"),
         ("pretrain.larger.blocks", [1], "same length"),
+        ("pretrain.refinery.networks", ["huge"], "'nano', 'small' or 'base'"),
+        ("pretrain.refinery.views", 0, "greater than or equal to 1"),
         ("model.branches", 0, "greater than or equal to 1"),
         ("relabel.coverage", 1.5, "less than or equal to 1"),
         ("relabel.require_flip_agreement", "perhaps", "valid boolean"),
@@ -91,6 +93,15 @@ def test_a_larger_network_has_to_fit_only_where_it_is_wanted(settings, changes, 
     assert not parse_params(settings, "params.yaml").pretrain.larger.epochs
     settings["pretrain"]["larger"]["epochs"] = 1
     with pytest.raises(MienError, match=words):
+        parse_params(settings, "params.yaml")
+
+
+def test_one_kind_of_adviser_is_enough(settings):
+    settings["pretrain"]["larger"]["epochs"] = 1
+    settings["pretrain"]["refinery"]["networks"] = ["base"]
+    with pytest.raises(
+        MienError, match=r"pretrain: .*larger.epochs or refinery.networks, not both"
+    ):
         parse_params(settings, "params.yaml")
 
 

@@ -252,12 +252,29 @@ class LargerSettings(Section):
         return self
 
 
+class RefinerySettings(Section):
+    """Networks that ship refine the labels; no ``networks`` leaves it out."""
+
+    networks: list[Literal["nano", "small", "base"]]
+    views: Positive
+    """Strong views of each labelled face that they are shown, once, before the training."""
+    weight: Share
+    """Of what they say on average in the loss; the labels have the rest."""
+
+
 class PretrainSettings(TrainingSettings):
-    """Supervised training on the labelled faces, after a start without labels and with a larger
-    network's help where asked for."""
+    """Supervised training on the labelled faces, after a start without labels and with the help of
+    other networks where asked for."""
 
     self_supervised: SelfSupervisedSettings
     larger: LargerSettings
+    refinery: RefinerySettings
+
+    @model_validator(mode="after")
+    def _one_adviser(self) -> "PretrainSettings":
+        if self.larger.epochs and self.refinery.networks:
+            raise ValueError("give larger.epochs or refinery.networks, not both")
+        return self
 
 
 class JointSettings(TrainingSettings):

@@ -1,4 +1,4 @@
-"""Learning from a larger network: the loss written out, and that network left as it is."""
+"""Learning from other networks: the losses written out, and those networks left as they are."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,13 @@ import torch
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows
+from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.distillation import DistilledTask
+from mien.learning.distillation import DistilledTask, RefinedTask, refined_labels
 from mien.learning.embedding import embed_faces
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
+from mien.model.weights import Trained
 from mien.params import TrainingSettings
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 
@@ -82,5 +84,87 @@ def test_it_learns_what_the_labels_do_not_say(tmp_path):
     larger = train(right, tmp_path / "larger").model
     noise = np.random.default_rng(1).permutation(labelled.labels)
     learned = train(make_task(1.0, larger=larger, labels=noise), tmp_path / "net").model
+    predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
+    assert (predicted == labelled.labels).mean() > 0.95
+
+
+def saying(*logits, expressions=("calm", "glad")):
+    """A network that says the same of every face."""
+    net = ACCNN(MODEL, len(logits))
+    torch.nn.init.zeros_(net.head.weight)
+    net.head.bias.data = torch.tensor(logits)
+    return Trained(net.eval(), expressions, 24)
+
+
+def refine(networks, labelled=None, *, views=2, expressions=("calm", "glad"), seed=0):
+    faces, all_rows = stripes(LABELS)
+    return refined_labels(
+        networks, faces, labelled or all_rows, expressions,
+        log_prior=torch.tensor([0.5, 0.25]).log(), augmentation=Augmentation(GENTLE),
+        views=views, rng=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+
+
+def test_refined_labels_by_hand():
+    log = float(np.log(2))
+    # e^z times the prior (1/2, 1/4): 1 to 1 and 4 to 1; the second names calm last, and one more
+    first = saying(0.0, log)
+    second = saying(-9.0, 0.0, log, expressions=("cross", "glad", "calm"))
+    refined = refine([first, second])
+    assert refined.shape == (60, 2)
+    torch.testing.assert_close(refined, torch.tensor([[0.65, 0.35]]).expand(60, 2))
+
+
+def test_refined_labels_follow_the_faces_and_the_seed():
+    torch.manual_seed(0)
+    net = Trained(ACCNN(MODEL, 2).eval(), ("calm", "glad"), 24)
+    refined = refine([net])
+    assert torch.equal(refined, refine([net]))
+    assert not torch.equal(refined, refine([net], seed=1))
+    assert not torch.equal(refined, refine([net], views=3))
+    torch.testing.assert_close(refined.sum(dim=1), torch.ones(60))
+
+
+def test_an_expression_that_they_do_not_know_is_named():
+    with pytest.raises(MienError, match=r"refinery.networks: they know calm, glad, not bored;"):
+        refine([saying(0.0, 0.0)], expressions=("calm", "bored"))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_the_loss_with_refined_labels_written_out(weight):
+    faces, labelled = stripes(LABELS)
+    refined = torch.rand(60, 2, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    torch.manual_seed(1)
+    task = RefinedTask(
+        ACCNN(MODEL, 2), faces, labelled, TRAINING, Augmentation(GENTLE),
+        refined=refined, weight=weight,
+    )  # fmt: skip
+    assert "refined" not in task.state_dict()  # it does not belong in checkpoints
+    task.begin_epoch(0, 2, task.net, torch.Generator().manual_seed(0))
+    losses = task(1, task.net, torch.Generator().manual_seed(5))
+
+    views, labels = task.batch(1, torch.Generator().manual_seed(5))
+    prior = torch.tensor([40 / 60, 20 / 60]).log()
+    logs = (task.net(views) + prior).log_softmax(dim=1)
+    smoothed = torch.full((16, 2), 0.05)
+    smoothed[torch.arange(16), labels] = 0.95
+    targets = (1 - weight) * smoothed + weight * refined[task._batches[1]]
+    torch.testing.assert_close(losses["loss"], -(targets * logs).sum(dim=1).mean())
+
+
+def test_refined_labels_are_learned_against_wrong_ones(tmp_path):
+    faces, labelled = stripes(LABELS)
+    torch.manual_seed(0)
+    right = SupervisedTask(ACCNN(LARGER, 2), faces, labelled, TRAINING, Augmentation(GENTLE))
+    larger = train(right, tmp_path / "larger").model
+    noise = np.random.default_rng(1).permutation(labelled.labels)
+    order = np.random.default_rng(2).permutation(60)  # rows in another order than the store's
+    shuffled = LabelledRows(labelled.rows[order], noise)
+    refined = refine([Trained(larger, ("calm", "glad"), 24)], shuffled, views=3)
+    net = ACCNN(MODEL, 2)
+    task = RefinedTask(
+        net, faces, shuffled, TRAINING, Augmentation(GENTLE), refined=refined, weight=1.0
+    )
+    learned = train(task, tmp_path / "net").model
     predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
     assert (predicted == labelled.labels).mean() > 0.95

@@ -113,3 +113,31 @@ def test_killed_after_the_larger_network_it_goes_on(measured, params, monkeypatc
         run(with_larger(params), measured, "killed")
     assert len(list((measured / "checkpoints").iterdir())) == 1  # the larger network's
     assert same(run(with_larger(params), measured, "killed"), whole)
+
+
+def refined_by(params, *networks, **changes):
+    refinery = params.pretrain.refinery.model_copy(update={"networks": [*networks], **changes})
+    pretrain = params.pretrain.model_copy(update={**SHORT, "refinery": refinery})
+    return params.model_copy(update={"pretrain": pretrain})
+
+
+def test_networks_that_ship_refine_the_labels_where_asked_for(measured, params):
+    off = run(settings(params, 0), measured, "off")
+    on = run(refined_by(params, "nano", "small", views=2), measured, "on")
+    assert {"labels", "distillation"} <= set(pd.read_csv(measured / "on.csv"))
+    assert not same(off, on)
+    assert not same(on, run(refined_by(params, "nano", views=2), measured, "one"))
+    assert same(off, run(refined_by(params, "nano", weight=0.0), measured, "unheard"))
+
+
+def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, monkeypatch):
+    whole = run(refined_by(params, "nano"), measured, "whole")
+    begin = pretrain.RefinedTask.begin_epoch
+
+    def end_in_the_second(task, epoch, *others):
+        return begin(task, epoch, *others) if epoch == 0 else kill()
+
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain.RefinedTask, "begin_epoch", end_in_the_second)
+        run(refined_by(params, "nano"), measured, "killed")
+    assert same(run(refined_by(params, "nano"), measured, "killed"), whole)

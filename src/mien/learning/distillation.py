@@ -1,26 +1,79 @@
-"""Learning from the labels and from a larger network (Hinton, Vinyals & Dean 2015)."""
+"""Learning from the labels and from other networks (Hinton, Vinyals & Dean 2015)."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import Faces, LabelledRows
+from mien.data.dataset import Faces, LabelledRows, to_tensor
+from mien.errors import MienError
 from mien.learning.training import SupervisedTask, channels_last
 from mien.model.accnn import ACCNN
 from mien.model.losses import balanced_cross_entropy
+from mien.model.weights import Trained
 from mien.params import TrainingSettings
 
+_CHUNK = 256
+"""Faces shown at once to the networks of a refinery."""
 
-class DistilledTask(SupervisedTask):
-    """``(1 − w)`` times the cross-entropy with the labels, ``w`` times that with a larger network.
 
-    Both networks see the same view of a face ("consistent teaching", Beyer et al. 2022), so that
-    what is asked of the smaller one fits what it is shown. A label is one person's word on a face
-    on which people disagree; the larger network's probabilities carry that doubt.
+class AdvisedTask(SupervisedTask):
+    """``(1 − w)`` times the cross-entropy with the labels, ``w`` times that with what others say.
+
+    A label is one person's word on a face on which people disagree; other networks' probabilities
+    carry that doubt.
+
+    Args:
+        weight: ``w``, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        net: ACCNN,
+        faces: Faces,
+        labelled: LabelledRows,
+        settings: TrainingSettings,
+        augmentation: Augmentation,
+        *,
+        weight: float,
+    ) -> None:
+        super().__init__(net, faces, labelled, settings, augmentation)
+        self.weight = weight
+
+    @abstractmethod
+    def advice(self, step: int, views: Tensor) -> Tensor:
+        """What the others say of the step's faces, as ``log_prior`` has it: ``[B, C]``, sums 1.
+
+        ``views`` ``[B, 1, S, S]`` is what the network is shown.
+        """
+
+    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+        views, labels = self.batch(step, rng)
+        logits = self.net(views)
+        labels_loss = self.loss(logits, labels)
+        with torch.no_grad():
+            targets = self.advice(step, views)
+        distillation = balanced_cross_entropy(logits, targets, self.log_prior)
+        return {
+            "loss": (1 - self.weight) * labels_loss + self.weight * distillation,
+            "labels": labels_loss,
+            "distillation": distillation,
+        }
+
+
+class DistilledTask(AdvisedTask):
+    """Advised by a larger network that sees the same view of a face.
+
+    "Consistent teaching" (Beyer et al. 2022): what is asked of the smaller network fits what it is
+    shown.
 
     Args:
         larger: trained on the same labels with the same ``class_balance``; it is not changed.
-        weight: ``w``, 0 to 1.
+        weight: see `AdvisedTask`.
     """
 
     def __init__(
@@ -34,21 +87,92 @@ class DistilledTask(SupervisedTask):
         larger: ACCNN,
         weight: float,
     ) -> None:
-        super().__init__(net, faces, labelled, settings, augmentation)
+        super().__init__(net, faces, labelled, settings, augmentation, weight=weight)
         # in a tuple, for it is no part of what is learned, checkpointed or put in training mode
         self._larger = (channels_last(larger).eval().requires_grad_(False),)
-        self.weight = weight
 
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
-        views, labels = self.batch(step, rng)
-        logits = self.net(views)
-        with torch.no_grad():
-            said = self._larger[0].to(views.device)(views)
-        labels_loss = self.loss(logits, labels)
-        targets = (said + self.log_prior).softmax(dim=1)
-        distillation = balanced_cross_entropy(logits, targets, self.log_prior)
-        return {
-            "loss": (1 - self.weight) * labels_loss + self.weight * distillation,
-            "labels": labels_loss,
-            "distillation": distillation,
-        }
+    def advice(self, step: int, views: Tensor) -> Tensor:
+        said: Tensor = self._larger[0].to(views.device)(views)
+        return (said + self.log_prior).softmax(dim=1)
+
+
+class RefinedTask(AdvisedTask):
+    """Advised by labels refined once, before the training (Bagherinezhad et al. 2018).
+
+    What several networks say of several views costs nothing while the network learns, however
+    large they are and however long it takes.
+
+    Args:
+        refined: what they say of each labelled face, ``[n, C]``; see `refined_labels`.
+        weight: see `AdvisedTask`.
+    """
+
+    refined: Tensor
+
+    def __init__(
+        self,
+        net: ACCNN,
+        faces: Faces,
+        labelled: LabelledRows,
+        settings: TrainingSettings,
+        augmentation: Augmentation,
+        *,
+        refined: Tensor,
+        weight: float,
+    ) -> None:
+        super().__init__(net, faces, labelled, settings, augmentation, weight=weight)
+        self.register_buffer("refined", refined, persistent=False)
+
+    def advice(self, step: int, views: Tensor) -> Tensor:
+        chosen = torch.from_numpy(self._batches[step]).to(self.refined.device)
+        return self.refined[chosen]
+
+
+def refined_labels(
+    networks: Sequence[Trained],
+    faces: Faces,
+    labelled: LabelledRows,
+    expressions: Sequence[str],
+    *,
+    log_prior: Tensor,
+    augmentation: Augmentation,
+    views: int,
+    rng: torch.Generator,
+) -> Tensor:
+    """What trained networks say of each labelled face, the mean over strong views: ``[n, C]``.
+
+    Args:
+        networks: they know all ``expressions``, maybe others, in any order.
+        faces: the store, uint8 ``[N, S, S]``.
+        labelled: ``n`` of its rows.
+        expressions: ``C`` names, the columns of the answer.
+        log_prior: ``[C]``, on the device that the networks are to run on.
+        augmentation: what the views are drawn with.
+        views: of each face; all networks see the same ones.
+        rng: all that is drawn comes from it.
+
+    Raises:
+        MienError: a network does not know an expression.
+    """
+    columns = [_columns(each.expressions, expressions) for each in networks]
+    models = [channels_last(each.model).eval().to(log_prior.device) for each in networks]
+    total = torch.zeros(len(labelled), len(expressions), device=log_prior.device)
+    chunks = np.array_split(np.arange(len(labelled)), -(-len(labelled) // _CHUNK))
+    with torch.inference_mode():
+        for _ in range(views):
+            for chunk in tqdm(chunks, "refining labels", leave=False, disable=None):
+                shown = to_tensor(faces[labelled.rows[chunk]]).to(log_prior.device)
+                shown = augmentation.strong(shown, rng)
+                for model, known in zip(models, columns, strict=True):
+                    said = model(shown)[:, known].float() + log_prior
+                    total[torch.from_numpy(chunk)] += said.softmax(dim=1)
+    return total / (views * len(networks))
+
+
+def _columns(known: Sequence[str], expressions: Sequence[str]) -> list[int]:
+    if missing := [name for name in expressions if name not in known]:
+        raise MienError(
+            f"pretrain.refinery.networks: they know {', '.join(known)}, not {', '.join(missing)}; "
+            "leave them out"
+        )
+    return [known.index(name) for name in expressions]

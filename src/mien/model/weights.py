@@ -12,6 +12,8 @@ from mien.files import replacing_file
 from mien.model.accnn import ACCNN
 from mien.params import ModelSettings
 
+_SHIPPED = Path(__file__).parents[1] / "shipped"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -39,6 +41,11 @@ def save_weights(path: Path, model: ACCNN, expressions: tuple[str, ...], image_s
     }
     with replacing_file(path) as temporary:
         save_file(tensors, temporary, metadata=header)
+
+
+def load_shipped(size: str) -> Trained:
+    """Read the network of a size that ships with Mien: ``nano``, ``small`` or ``base``."""
+    return load_weights(_SHIPPED / size / "weights.safetensors")
 
 
 def load_weights(path: Path) -> Trained:

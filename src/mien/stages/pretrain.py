@@ -1,5 +1,5 @@
 """Stage `pretrain`: the AC-CNN learns from the labelled faces; where asked for, it first learns
-from all training faces without labels, and a larger network learns the labels before it."""
+from all training faces without labels, and other networks have a say beside the labels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +13,13 @@ from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.distillation import DistilledTask
+from mien.learning.distillation import DistilledTask, RefinedTask, refined_labels
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
-from mien.model.weights import save_weights
+from mien.model.weights import load_shipped, save_weights
 from mien.params import Params
 from mien.stages._run import run_stage
 
@@ -36,8 +36,8 @@ def main(
     report: Path,
     metrics: Path,
 ) -> None:
-    """Train the AC-CNN on the labelled faces, after a start without labels and with a larger
-    network's help where asked for."""
+    """Train the AC-CNN on the labelled faces, after a start without labels and with other networks'
+    help where asked for."""
     table, store = read_manifest(manifest), open_faces(faces)
     labelled = training_rows(table, params.expressions)
     validation = labelled_rows(table, params.expressions, "validation")
@@ -111,6 +111,19 @@ def main(
     task = SupervisedTask(*data)
     if larger:
         task = DistilledTask(*data, larger=larger.model, weight=settings.larger.weight)
+    elif settings.refinery.networks:
+        with fabric.autocast():
+            refined = refined_labels(
+                [load_shipped(size) for size in settings.refinery.networks],
+                store,
+                labelled,
+                params.expressions,
+                log_prior=task.log_prior.to(fabric.device),
+                augmentation=augmentation,
+                views=settings.refinery.views,
+                rng=torch.Generator().manual_seed(params.seed),
+            )
+        task = RefinedTask(*data, refined=refined, weight=settings.refinery.weight)
     fitted = learn(task, run, accuracy, "pretrain")
     save_weights(weights, fitted.model, tuple(params.expressions), image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
