@@ -159,13 +159,15 @@ def refined_labels(
     total = torch.zeros(len(labelled), len(expressions), device=log_prior.device)
     chunks = np.array_split(np.arange(len(labelled)), -(-len(labelled) // _CHUNK))
     with torch.inference_mode():
-        for _ in range(views):
-            for chunk in tqdm(chunks, "refining labels", leave=False, disable=None):
+        for view in range(views):
+            title = f"refining labels, view {view + 1}/{views}"
+            for chunk in tqdm(chunks, title, leave=False, disable=None):
                 shown = to_tensor(faces[labelled.rows[chunk]]).to(log_prior.device)
                 shown = augmentation.strong(shown, rng)
                 for model, known in zip(models, columns, strict=True):
                     said = model(shown)[:, known].float() + log_prior
                     total[torch.from_numpy(chunk)] += said.softmax(dim=1)
+            print(title, flush=True)  # what a log shows of it; the bar is for terminals
     return total / (views * len(networks))
 
 
@@ -173,6 +175,6 @@ def _columns(known: Sequence[str], expressions: Sequence[str]) -> list[int]:
     if missing := [name for name in expressions if name not in known]:
         raise MienError(
             f"pretrain.refinery.networks: they know {', '.join(known)}, not {', '.join(missing)}; "
-            "leave them out"
+            "set it to []"
         )
     return [known.index(name) for name in expressions]
