@@ -95,6 +95,7 @@ def test_the_threshold_keeps_its_promise(params, packaged):
 def test_the_card_is_whole_and_says_where_not_to_use_it(packaged):
     card = _json(packaged / "package/card.json")
     assert find_empty(card) == []
+    assert card["training"]["pretrain"]["refinery"]["networks"] == "none"
     text = (packaged / "package/card.md").read_text(encoding="utf-8")
     final = _json(packaged / "evaluate.json")["synthetic"]["final"]
     assert f"{final['accuracy']:.1%} ({final['intervals']['accuracy']['low']:.1%}" in text

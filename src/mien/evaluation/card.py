@@ -107,7 +107,7 @@ def build_card(
         "training": {
             "run": {"seed": params.seed},
             **{
-                stage: getattr(params, stage).model_dump(mode="json")
+                stage: _settings(getattr(params, stage).model_dump(mode="json"))
                 for stage in ("pretrain", "cluster", "relabel", "finetune")
             },
         },
@@ -229,6 +229,14 @@ def check_card(card: Json) -> None:
 def render_card(card: Json) -> str:
     """The card as Markdown."""
     return templates("md").get_template("card.md").render(card=card)
+
+
+def _settings(values: Json) -> Json:
+    """Settings with ``none`` for an empty list, which is a choice here and no empty field."""
+    return {
+        name: _settings(value) if isinstance(value, dict) else "none" if value == [] else value
+        for name, value in values.items()
+    }
 
 
 def _or(value: Any, otherwise: str) -> Any:
