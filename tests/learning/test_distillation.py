@@ -8,7 +8,12 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows
 from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.distillation import DistilledTask, RefinedTask, refined_labels
+from mien.learning.distillation import (
+    AdvisedTask,
+    larger_network,
+    refined,
+    refined_labels,
+)
 from mien.learning.embedding import embed_faces
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
@@ -24,15 +29,24 @@ TRAINING = TrainingSettings(
 )  # fmt: skip
 
 
-def make_task(weight, *, larger=None, labels=None):
+def make_task(weight, larger, labels=None):
     faces, labelled = stripes(LABELS)
     if labels is not None:
         labelled = LabelledRows(labelled.rows, labels)
+    return advised(faces, labelled, larger_network(larger), weight)
+
+
+def advised(faces, labelled, adviser, weight):
     torch.manual_seed(1)
-    net, other = ACCNN(MODEL, 2), ACCNN(LARGER, 2)
-    return DistilledTask(
-        net, faces, labelled, TRAINING, Augmentation(GENTLE), larger=larger or other, weight=weight
-    )
+    return AdvisedTask(
+        ACCNN(MODEL, 2), faces, labelled, TRAINING, Augmentation(GENTLE),
+        adviser=adviser, weight=weight,
+    )  # fmt: skip
+
+
+def make_larger():
+    torch.manual_seed(2)
+    return ACCNN(LARGER, 2)
 
 
 def train(task, folder):
@@ -44,9 +58,8 @@ def train(task, folder):
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_the_loss_written_out(weight):
-    task = make_task(weight)
-    larger = ACCNN(LARGER, 2)
-    larger.load_state_dict(task._larger[0].state_dict())
+    task = make_task(weight, make_larger())
+    larger = make_larger()
     task.begin_epoch(0, 2, task.net, torch.Generator().manual_seed(0))
     losses = task(1, task.net, torch.Generator().manual_seed(5))
 
@@ -62,8 +75,8 @@ def test_the_loss_written_out(weight):
 
 
 def test_the_larger_network_stays_as_it_is(tmp_path):
-    task = make_task(0.5)
-    larger = task._larger[0]
+    larger = make_larger()
+    task = make_task(0.5, larger)
     before = {name: tensor.clone() for name, tensor in larger.state_dict().items()}
     ours = {id(p) for p in task.parameters()}
     assert not any(id(p) in ours for p in larger.parameters())
@@ -83,7 +96,7 @@ def test_it_learns_what_the_labels_do_not_say(tmp_path):
     )  # fmt: skip
     larger = train(right, tmp_path / "larger").model
     noise = np.random.default_rng(1).permutation(labelled.labels)
-    learned = train(make_task(1.0, larger=larger, labels=noise), tmp_path / "net").model
+    learned = train(make_task(1.0, larger, noise), tmp_path / "net").model
     predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
     assert (predicted == labelled.labels).mean() > 0.95
 
@@ -110,19 +123,19 @@ def test_refined_labels_by_hand():
     # e^z times the prior (1/2, 1/4): 1 to 1 and 4 to 1; the second names calm last, and one more
     first = saying(0.0, log)
     second = saying(-9.0, 0.0, log, expressions=("cross", "glad", "calm"))
-    refined = refine([first, second])
-    assert refined.shape == (60, 2)
-    torch.testing.assert_close(refined, torch.tensor([[0.65, 0.35]]).expand(60, 2))
+    said = refine([first, second])
+    assert said.shape == (60, 2)
+    torch.testing.assert_close(said, torch.tensor([[0.65, 0.35]]).expand(60, 2))
 
 
 def test_refined_labels_follow_the_faces_and_the_seed():
     torch.manual_seed(0)
     net = Trained(ACCNN(MODEL, 2).eval(), ("calm", "glad"), 24)
-    refined = refine([net])
-    assert torch.equal(refined, refine([net]))
-    assert not torch.equal(refined, refine([net], seed=1))
-    assert not torch.equal(refined, refine([net], views=3))
-    torch.testing.assert_close(refined.sum(dim=1), torch.ones(60))
+    said = refine([net])
+    assert torch.equal(said, refine([net]))
+    assert not torch.equal(said, refine([net], seed=1))
+    assert not torch.equal(said, refine([net], views=3))
+    torch.testing.assert_close(said.sum(dim=1), torch.ones(60))
 
 
 def test_an_expression_that_they_do_not_know_is_named():
@@ -133,13 +146,11 @@ def test_an_expression_that_they_do_not_know_is_named():
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_the_loss_with_refined_labels_written_out(weight):
     faces, labelled = stripes(LABELS)
-    refined = torch.rand(60, 2, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
-    torch.manual_seed(1)
-    task = RefinedTask(
-        ACCNN(MODEL, 2), faces, labelled, TRAINING, Augmentation(GENTLE),
-        refined=refined, weight=weight,
-    )  # fmt: skip
-    assert "refined" not in task.state_dict()  # it does not belong in checkpoints
+    said = torch.rand(60, 2, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    task = advised(faces, labelled, refined(said), weight)
+    assert set(task.state_dict()) == {
+        "log_prior", *(f"net.{name}" for name in task.net.state_dict())
+    }  # fmt: skip
     task.begin_epoch(0, 2, task.net, torch.Generator().manual_seed(0))
     losses = task(1, task.net, torch.Generator().manual_seed(5))
 
@@ -148,7 +159,7 @@ def test_the_loss_with_refined_labels_written_out(weight):
     logs = (task.net(views) + prior).log_softmax(dim=1)
     smoothed = torch.full((16, 2), 0.05)
     smoothed[torch.arange(16), labels] = 0.95
-    targets = (1 - weight) * smoothed + weight * refined[task._batches[1]]
+    targets = (1 - weight) * smoothed + weight * said[task._batches[1]]
     torch.testing.assert_close(losses["loss"], -(targets * logs).sum(dim=1).mean())
 
 
@@ -160,11 +171,7 @@ def test_refined_labels_are_learned_against_wrong_ones(tmp_path):
     noise = np.random.default_rng(1).permutation(labelled.labels)
     order = np.random.default_rng(2).permutation(60)  # rows in another order than the store's
     shuffled = LabelledRows(labelled.rows[order], noise)
-    refined = refine([Trained(larger, ("calm", "glad"), 24)], shuffled, views=3)
-    net = ACCNN(MODEL, 2)
-    task = RefinedTask(
-        net, faces, shuffled, TRAINING, Augmentation(GENTLE), refined=refined, weight=1.0
-    )
-    learned = train(task, tmp_path / "net").model
+    said = refine([Trained(larger, ("calm", "glad"), 24)], shuffled, views=3)
+    learned = train(advised(faces, shuffled, refined(said), 1.0), tmp_path / "net").model
     predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
     assert (predicted == labelled.labels).mean() > 0.95

@@ -109,7 +109,7 @@ def test_killed_after_the_larger_network_it_goes_on(measured, params, monkeypatc
     whole = run(with_larger(params), measured, "whole")
 
     with monkeypatch.context() as broken, pytest.raises(Killed):
-        broken.setattr(pretrain.DistilledTask, "begin_epoch", kill)
+        broken.setattr(pretrain.AdvisedTask, "begin_epoch", kill)
         run(with_larger(params), measured, "killed")
     assert len(list((measured / "checkpoints").iterdir())) == 1  # the larger network's
     assert same(run(with_larger(params), measured, "killed"), whole)
@@ -132,12 +132,12 @@ def test_networks_that_ship_refine_the_labels_where_asked_for(measured, params):
 
 def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, monkeypatch):
     whole = run(refined_by(params, "nano"), measured, "whole")
-    begin = pretrain.RefinedTask.begin_epoch
+    begin = pretrain.AdvisedTask.begin_epoch
 
     def end_in_the_second(task, epoch, *others):
         return begin(task, epoch, *others) if epoch == 0 else kill()
 
     with monkeypatch.context() as broken, pytest.raises(Killed):
-        broken.setattr(pretrain.RefinedTask, "begin_epoch", end_in_the_second)
+        broken.setattr(pretrain.AdvisedTask, "begin_epoch", end_in_the_second)
         run(refined_by(params, "nano"), measured, "killed")
     assert same(run(refined_by(params, "nano"), measured, "killed"), whole)

@@ -1,7 +1,6 @@
 """Learning from the labels and from other networks (Hinton, Vinyals & Dean 2015)."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,13 +8,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import Faces, LabelledRows, to_tensor
+from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.errors import MienError
 from mien.learning.training import SupervisedTask, channels_last
 from mien.model.accnn import ACCNN
 from mien.model.losses import balanced_cross_entropy
 from mien.model.weights import Trained
 from mien.params import TrainingSettings
+
+Adviser = Callable[[Rows, Tensor, Tensor], Tensor]
+"""What others say of a step's faces, ``[B, C]``, rows sum to 1; given the faces' places among the
+labelled ones ``[B]``, the views that the network is shown ``[B, 1, S, S]``, and ``log_prior``
+``[C]``, which they are to allow for."""
 
 _CHUNK = 256
 """Faces shown at once to the networks of a refinery."""
@@ -28,6 +32,7 @@ class AdvisedTask(SupervisedTask):
     carry that doubt.
 
     Args:
+        adviser: `larger_network` or `refined`.
         weight: ``w``, 0 to 1.
     """
 
@@ -39,24 +44,19 @@ class AdvisedTask(SupervisedTask):
         settings: TrainingSettings,
         augmentation: Augmentation,
         *,
+        adviser: Adviser,
         weight: float,
     ) -> None:
         super().__init__(net, faces, labelled, settings, augmentation)
+        self._adviser = adviser
         self.weight = weight
-
-    @abstractmethod
-    def advice(self, step: int, views: Tensor) -> Tensor:
-        """What the others say of the step's faces, as ``log_prior`` has it: ``[B, C]``, sums 1.
-
-        ``views`` ``[B, 1, S, S]`` is what the network is shown.
-        """
 
     def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
         views, labels = self.batch(step, rng)
         logits = self.net(views)
         labels_loss = self.loss(logits, labels)
         with torch.no_grad():
-            targets = self.advice(step, views)
+            targets = self._adviser(self._batches[step], views, self.log_prior)
         distillation = balanced_cross_entropy(logits, targets, self.log_prior)
         return {
             "loss": (1 - self.weight) * labels_loss + self.weight * distillation,
@@ -65,67 +65,35 @@ class AdvisedTask(SupervisedTask):
         }
 
 
-class DistilledTask(AdvisedTask):
-    """Advised by a larger network that sees the same view of a face.
+def larger_network(larger: ACCNN) -> Adviser:
+    """A larger network that sees the same view of a face.
 
     "Consistent teaching" (Beyer et al. 2022): what is asked of the smaller network fits what it is
     shown.
 
     Args:
         larger: trained on the same labels with the same ``class_balance``; it is not changed.
-        weight: see `AdvisedTask`.
     """
+    # in a closure, for it is no part of what is learned, checkpointed or put in training mode
+    larger = channels_last(larger).eval().requires_grad_(False)
 
-    def __init__(
-        self,
-        net: ACCNN,
-        faces: Faces,
-        labelled: LabelledRows,
-        settings: TrainingSettings,
-        augmentation: Augmentation,
-        *,
-        larger: ACCNN,
-        weight: float,
-    ) -> None:
-        super().__init__(net, faces, labelled, settings, augmentation, weight=weight)
-        # in a tuple, for it is no part of what is learned, checkpointed or put in training mode
-        self._larger = (channels_last(larger).eval().requires_grad_(False),)
+    def advise(chosen: Rows, views: Tensor, log_prior: Tensor) -> Tensor:
+        said: Tensor = larger.to(views.device)(views)
+        return (said + log_prior).softmax(dim=1)
 
-    def advice(self, step: int, views: Tensor) -> Tensor:
-        said: Tensor = self._larger[0].to(views.device)(views)
-        return (said + self.log_prior).softmax(dim=1)
+    return advise
 
 
-class RefinedTask(AdvisedTask):
-    """Advised by labels refined once, before the training (Bagherinezhad et al. 2018).
+def refined(labels: Tensor) -> Adviser:
+    """Labels refined once, before the training (Bagherinezhad et al. 2018).
 
     What several networks say of several views costs nothing while the network learns, however
     large they are and however long it takes.
 
     Args:
-        refined: what they say of each labelled face, ``[n, C]``; see `refined_labels`.
-        weight: see `AdvisedTask`.
+        labels: of each labelled face, ``[n, C]``; see `refined_labels`.
     """
-
-    refined: Tensor
-
-    def __init__(
-        self,
-        net: ACCNN,
-        faces: Faces,
-        labelled: LabelledRows,
-        settings: TrainingSettings,
-        augmentation: Augmentation,
-        *,
-        refined: Tensor,
-        weight: float,
-    ) -> None:
-        super().__init__(net, faces, labelled, settings, augmentation, weight=weight)
-        self.register_buffer("refined", refined, persistent=False)
-
-    def advice(self, step: int, views: Tensor) -> Tensor:
-        chosen = torch.from_numpy(self._batches[step]).to(self.refined.device)
-        return self.refined[chosen]
+    return lambda chosen, views, log_prior: labels[torch.from_numpy(chosen).to(labels.device)]
 
 
 def refined_labels(

@@ -13,7 +13,7 @@ from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.distillation import DistilledTask, RefinedTask, refined_labels
+from mien.learning.distillation import AdvisedTask, larger_network, refined, refined_labels
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
@@ -110,10 +110,11 @@ def main(
     data = (model, store, labelled, settings, augmentation)
     task = SupervisedTask(*data)
     if larger:
-        task = DistilledTask(*data, larger=larger.model, weight=settings.larger.weight)
+        adviser, weight = larger_network(larger.model), settings.larger.weight
+        task = AdvisedTask(*data, adviser=adviser, weight=weight)
     elif settings.refinery.networks:
         with fabric.autocast():
-            refined = refined_labels(
+            labels = refined_labels(
                 [load_shipped(size) for size in settings.refinery.networks],
                 store,
                 labelled,
@@ -123,7 +124,7 @@ def main(
                 views=settings.refinery.views,
                 rng=torch.Generator().manual_seed(params.seed),
             )
-        task = RefinedTask(*data, refined=refined, weight=settings.refinery.weight)
+        task = AdvisedTask(*data, adviser=refined(labels), weight=settings.refinery.weight)
     fitted = learn(task, run, accuracy, "pretrain")
     save_weights(weights, fitted.model, tuple(params.expressions), image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
