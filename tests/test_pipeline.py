@@ -113,7 +113,8 @@ def test_a_stage_ends_with_its_killed_run_and_the_workspace_is_free_again(chain)
     """`kill -9` of the process that runs the pipeline: nobody is left to clean up behind it."""
     chain.change(
         "zero",
-        cmd="trap '' TERM; echo started; while true; do date >> ticks.txt; sleep 0.1; done",
+        cmd="trap '' TERM; date >> ticks.txt; echo started; "
+        "while true; do date >> ticks.txt; sleep 0.1; done",
     )
     code = (
         "import sys; from pathlib import Path; from mien.pipeline import open_pipeline\n"
