@@ -118,6 +118,21 @@ def test_checkpoint_key_follows_settings_and_inputs(tmp_path):
     assert first != Checkpoint.of(tmp_path, {"seed": 0}, [data])
 
 
+def test_what_is_made_once_is_kept_until_the_run_has_ended(tmp_path):
+    run, other = Checkpoint(tmp_path / "run.safetensors"), Checkpoint(tmp_path / "run2.safetensors")
+    made = torch.eye(3)
+    assert torch.equal(run.once("labels", lambda: made), made)
+    assert torch.equal(run.once("labels", lambda: made + 1), made)
+    assert torch.equal(run.once("others", lambda: made + 2), made + 2)
+    assert torch.equal(other.once("labels", lambda: made + 3), made + 3)
+    (kept,) = tmp_path.glob("run.labels.*")
+    kept.write_bytes(b"torn")
+    assert torch.equal(run.once("labels", lambda: made + 4), made + 4)
+    run.clear()
+    assert torch.equal(other.once("labels", lambda: made), made + 3)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_one_cycle_rises_then_falls():
     rates = [one_cycle(step / 100) for step in range(100)]
     peak = int(np.argmax(rates))

@@ -140,4 +140,18 @@ def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, 
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain.AdvisedTask, "begin_epoch", end_in_the_second)
         run(refined_by(params, "nano"), measured, "killed")
+    assert len(list((measured / "checkpoints").iterdir())) == 2  # and the refined labels
+    monkeypatch.setattr(pretrain, "refined_labels", kill)
     assert same(run(refined_by(params, "nano"), measured, "killed"), whole)
+    assert not list((measured / "checkpoints").iterdir())
+
+
+def test_what_other_weights_have_refined_does_not_go_on(measured, params, monkeypatch):
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain.AdvisedTask, "begin_epoch", kill)
+        run(refined_by(params, "nano"), measured, "killed")
+    other = pretrain.shipped_weights("small")
+    with monkeypatch.context() as released:
+        released.setattr(pretrain, "shipped_weights", lambda size: other)
+        renewed = run(refined_by(params, "nano"), measured, "killed")
+    assert same(renewed, run(refined_by(params, "small"), measured, "whole"))

@@ -7,14 +7,15 @@ another run. Tensors are stored as safetensors, everything else as JSON in its h
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mien.files import hash_file, replacing_file
@@ -82,9 +83,23 @@ class Checkpoint:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         return progress
 
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` gives, on the CPU, or what it gave before the run was killed.
+
+        For what takes long to make and does not change while the run learns.
+        """
+        path = self.path.with_suffix(f".{name}.safetensors")
+        with suppress(FileNotFoundError, SafetensorError):
+            return load_file(path)[name]
+        made = make().cpu().contiguous()
+        with replacing_file(path) as temporary:
+            save_file({name: made}, temporary)
+        return made
+
     def clear(self) -> None:
         """Forget the run: its result has been written."""
-        self.path.unlink(missing_ok=True)
+        for path in self.path.parent.glob(f"{self.path.stem}.*"):
+            path.unlink()
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -43,9 +43,9 @@ def save_weights(path: Path, model: ACCNN, expressions: tuple[str, ...], image_s
         save_file(tensors, temporary, metadata=header)
 
 
-def load_shipped(size: str) -> Trained:
-    """Read the network of a size that ships with Mien: ``nano``, ``small`` or ``base``."""
-    return load_weights(_SHIPPED / size / "weights.safetensors")
+def shipped_weights(size: str) -> Path:
+    """The network of a size that ships with Mien: ``nano``, ``small`` or ``base``."""
+    return _SHIPPED / size / "weights.safetensors"
 
 
 def load_weights(path: Path) -> Trained:

@@ -19,7 +19,7 @@ from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
-from mien.model.weights import load_shipped, save_weights
+from mien.model.weights import load_weights, save_weights, shipped_weights
 from mien.params import Params
 from mien.stages._run import run_stage
 
@@ -48,8 +48,9 @@ def main(
     decides = params.model_dump(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
+    advisers = [shipped_weights(size) for size in settings.refinery.networks]
     run, before, first = (
-        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces])
+        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces, *advisers])
         for mark in ({}, {"labels": None}, {"larger": True})
     )
 
@@ -112,19 +113,23 @@ def main(
     if larger:
         adviser, weight = larger_network(larger.model), settings.larger.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
-    elif settings.refinery.networks:
+    elif advisers:
         with fabric.autocast():
-            labels = refined_labels(
-                [load_shipped(size) for size in settings.refinery.networks],
-                store,
-                labelled,
-                params.expressions,
-                log_prior=task.log_prior.to(fabric.device),
-                augmentation=augmentation,
-                views=settings.refinery.views,
-                rng=torch.Generator().manual_seed(params.seed),
+            labels = run.once(
+                "labels",
+                lambda: refined_labels(
+                    [load_weights(path) for path in advisers],
+                    store,
+                    labelled,
+                    params.expressions,
+                    log_prior=task.log_prior.to(fabric.device),
+                    augmentation=augmentation,
+                    views=settings.refinery.views,
+                    rng=torch.Generator().manual_seed(params.seed),
+                ),
             )
-        task = AdvisedTask(*data, adviser=refined(labels), weight=settings.refinery.weight)
+        adviser, weight = refined(labels.to(fabric.device)), settings.refinery.weight
+        task = AdvisedTask(*data, adviser=adviser, weight=weight)
     fitted = learn(task, run, accuracy, "pretrain")
     save_weights(weights, fitted.model, tuple(params.expressions), image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
