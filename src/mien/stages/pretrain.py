@@ -48,9 +48,9 @@ def main(
     decides = params.model_dump(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
-    advisers = [shipped_weights(size) for size in settings.refinery.networks]
+    refinery = [shipped_weights(size) for size in settings.refinery.networks]
     run, before, first = (
-        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces, *advisers])
+        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces, *refinery])
         for mark in ({}, {"labels": None}, {"larger": True})
     )
 
@@ -113,12 +113,12 @@ def main(
     if larger:
         adviser, weight = larger_network(larger.model), settings.larger.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
-    elif advisers:
+    elif refinery:
         with fabric.autocast():
             labels = run.once(
                 "labels",
                 lambda: refined_labels(
-                    [load_weights(path) for path in advisers],
+                    [load_weights(path) for path in refinery],
                     store,
                     labelled,
                     params.expressions,
