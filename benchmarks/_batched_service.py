@@ -12,7 +12,8 @@ import bentoml
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.serving.classifier import read_crop, to_input
+from mien.data.dataset import to_input
+from mien.serving.classifier import read_crop
 from mien.serving.package import load_package
 
 PACKAGE = Path(os.environ.get("MIEN_MODEL", "."))

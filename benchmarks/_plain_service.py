@@ -6,7 +6,7 @@ from typing import Any
 import bentoml
 from _batched_service import PACKAGE, read
 
-from mien.serving.classifier import to_input
+from mien.data.dataset import to_input
 from mien.serving.package import load_package
 
 

@@ -18,7 +18,8 @@ from _results import machine, write_result
 
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
-from mien.model.export import Deployable, export_onnx, measure_latency, open_session
+from mien.model.export import Deployable, export_onnx
+from mien.model.runtime import measure_latency, open_session
 from mien.params import ModelSettings, Params, load_params
 
 ROUNDS = 15

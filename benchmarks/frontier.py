@@ -42,7 +42,8 @@ from mien.learning.embedding import accuracy_on
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
-from mien.model.export import Deployable, export_onnx, measure_latency, open_session
+from mien.model.export import Deployable, export_onnx
+from mien.model.runtime import measure_latency, open_session
 from mien.params import Params, merge, parse_params, read_yaml
 
 ROUNDS = 15

@@ -29,7 +29,7 @@ import numpy as np
 from _results import machine, write_result
 from PIL import Image
 
-from mien.serving.classifier import to_input
+from mien.data.dataset import to_input
 from mien.serving.package import load_package
 
 HERE = Path(__file__).resolve().parent

@@ -190,12 +190,26 @@ def test_only_the_frame_opens_the_settings_file():
         assert "load_params" not in file.read_text(encoding="utf-8"), file
 
 
-def test_the_command_line_starts_light():
+HEAVY = {"torch", "sklearn", "great_expectations", "evidently", "dvc", "matplotlib", "onnx"}
+MORE = {"bentoml", "prefect", "cv2", "pandas", "scipy"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        ("mien.cli, mien.workspace, mien.pipeline, mien.results, mien.params", HEAVY | MORE),
+        ("mien.stages.prepare", HEAVY),
+        ("mien.stages.validate", HEAVY),
+        ("mien.stages.relabel", HEAVY),
+        ("mien.stages.finetune", HEAVY - {"torch", "matplotlib"}),
+        ("mien.promotion.commands", HEAVY),
+        ("mien.serving.service", HEAVY),
+        ("flows.monitoring", HEAVY),
+        ("flows.retraining", HEAVY),
+    ],
+)
+def test_nothing_starts_with_what_it_may_not_need(modules, without):
     """What takes seconds to import is imported by the function or the stage that needs it."""
-    code = (
-        "import sys, mien.cli, mien.workspace, mien.pipeline, mien.results, mien.params\n"
-        "heavy = {'torch', 'sklearn', 'great_expectations', 'evidently', 'bentoml', 'dvc', "
-        "'prefect', 'matplotlib', 'cv2', 'pandas'}\n"
-        "print(*sorted(heavy & set(sys.modules)))"
-    )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
+    code = f"import sys, {modules}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split()
+    assert without & set(loaded) == set()

@@ -142,14 +142,14 @@ def predict(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Calibrated probabilities ``[n, C]`` and embeddings ``[n, D]`` of faces ``[n, S, S]``, n ≥ 1,
     from a package's ONNX file."""
-    from mien.data.dataset import to_tensor
-    from mien.model.export import open_session
+    from mien.data.dataset import to_input
+    from mien.model.runtime import open_session
 
     session = open_session(package / ONNX)
     parts = [
         session.run(
             ["probabilities", "embedding"],
-            {"faces": to_tensor(faces[start : start + _BATCH]).numpy()},
+            {"faces": to_input(faces[start : start + _BATCH])},
         )
         for start in range(0, len(faces), _BATCH)
     ]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from mien.evaluation.measures import Predictions, measure_test_set
-from mien.evaluation.report import percent, points, write_report
+from mien.evaluation.rendering import percent, points
+from mien.evaluation.report import write_report
 from mien.evaluation.tables import TestSet, find_mistakes
 from mien.params import EvaluateSettings
 

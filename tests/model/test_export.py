@@ -9,7 +9,8 @@ import torch
 
 from mien.errors import MienError
 from mien.model.accnn import ACCNN
-from mien.model.export import Deployable, check_parity, export_onnx, measure_latency, open_session
+from mien.model.export import Deployable, check_parity, export_onnx
+from mien.model.runtime import measure_latency, open_session
 from mien.params import load_params
 
 SIDE = 24

@@ -24,7 +24,6 @@ from mien.model.weights import load_weights
 from mien.monitoring.log import read_window
 from mien.monitoring.reference import read_reference
 from mien.serving.answers import Analysis, Info, Prediction
-from mien.serving.classifier import to_input
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -44,11 +43,6 @@ FACE = draw_faces(1)[0]
 
 def send(server, data: bytes, route: str = "predict", kind: str = "image/png") -> httpx.Response:
     return httpx.post(f"{server.url}/{route}", content=data, headers={"Content-Type": kind})
-
-
-def test_input_is_what_training_used():
-    faces = np.arange(256, dtype=np.uint8).repeat(9).reshape(-1, 48, 48)
-    np.testing.assert_array_equal(to_input(faces), to_tensor(faces).numpy())
 
 
 def test_endpoint_onnx_and_pytorch_agree(server, package):

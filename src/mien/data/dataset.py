@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mien.errors import MienError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rows = NDArray[np.int64]
 Faces = NDArray[np.uint8]
@@ -58,9 +60,16 @@ def indices(labels: "pd.Series[str]", expressions: Sequence[str]) -> Rows:
     return codes.astype(np.int64)
 
 
-def to_tensor(faces: Faces) -> Tensor:
+def to_input(faces: Faces) -> NDArray[np.float32]:
     """uint8 faces ``[B, S, S]`` as the network reads them: float32 ``[B, 1, S, S]`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(faces)).unsqueeze(1).float().div_(255)
+    return faces[:, None].astype(np.float32) / np.float32(255)
+
+
+def to_tensor(faces: Faces) -> "Tensor":
+    """What `to_input` says, for PyTorch, which those that ask the exported network do without."""
+    import torch
+
+    return torch.from_numpy(to_input(faces))
 
 
 def _rows(manifest: pd.DataFrame) -> Rows:

@@ -9,7 +9,7 @@ import pandas as pd
 from mien.errors import MienError
 from mien.evaluation.calibration import Calibration
 from mien.evaluation.measures import Json
-from mien.evaluation.report import templates
+from mien.evaluation.rendering import templates
 from mien.params import ModelSettings, Params
 
 INTENDED_USE = [

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from mien.evaluation import plots
 from mien.evaluation.measures import Json
+from mien.evaluation.rendering import percent, templates
 from mien.evaluation.tables import TestSet
 from mien.files import replacing_folder
 
@@ -133,39 +133,6 @@ def picture_address(face: npt.NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     Image.fromarray(face).save(buffer, format="PNG")
     return _data_address(buffer.getvalue(), "image/png")
-
-
-def templates(kind: str) -> Environment:
-    """The package's templates; ``kind`` "html" escapes what it is given."""
-    environment = Environment(
-        loader=PackageLoader("mien.evaluation"),
-        autoescape=kind == "html",
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "p_value": p_value,
-        "number": lambda value: f"{value:,}",
-    }
-    return environment
-
-
-def percent(share: float | None, decimals: int = 1) -> str:
-    """A share as a percentage; a dash where it is not defined."""
-    return "–" if share is None else f"{share:.{decimals}%}"
-
-
-def points(difference: float | None) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    return "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
-
-
-def p_value(p: float) -> str:
-    """A p-value to three decimals."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _data_address(content: bytes, kind: str) -> str:

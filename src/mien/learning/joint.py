@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 
 from mien.data.augmentation import Augmentation
@@ -246,6 +245,8 @@ def cluster_faces(
 
 def agreement(before: np.ndarray, after: np.ndarray) -> float:
     """Normalised mutual information of two assignments, 0 to 1: 1 where they group alike."""
+    from sklearn.metrics import normalized_mutual_info_score
+
     return float(normalized_mutual_info_score(before, after))
 
 

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import statistics
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,13 +71,6 @@ def export_onnx(
     path.write_bytes(proto.SerializeToString())
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """The exported network on one CPU thread: for so small a network more threads are slower."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
 def check_parity(
     session: onnxruntime.InferenceSession,
     deployable: Deployable,
@@ -108,15 +99,3 @@ def check_parity(
             f"{tolerance:.2e}; raise it only if a difference of that size does not matter"
         )
     return difference
-
-
-def measure_latency(
-    session: onnxruntime.InferenceSession, face: NDArray[np.float32], runs: int = 200
-) -> float:
-    """Median milliseconds for one face ``[1, 1, S, S]``, after a tenth of the runs to warm up."""
-    durations = []
-    for _ in range(runs + runs // 10):
-        started = time.perf_counter()
-        session.run(["probabilities"], {"faces": face})
-        durations.append(time.perf_counter() - started)
-    return 1000 * statistics.median(durations[runs // 10 :])

@@ -27,7 +27,7 @@ from mien.evaluation.metrics import (
     score_overall,
 )
 from mien.files import read_json
-from mien.model.export import measure_latency, open_session
+from mien.model.runtime import measure_latency, open_session
 from mien.params import PromotionSettings
 
 _BINS = 15

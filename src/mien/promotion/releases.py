@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mien import packaging
 from mien.errors import MienError
 from mien.files import hash_file, read_json, write_json
 from mien.params import read_yaml
-from mien.promotion.gate import Judgement
+
+if TYPE_CHECKING:
+    from mien.promotion.gate import Judgement
 
 FOLDER, POINTER = "releases", "champion.json"
 
@@ -79,7 +81,7 @@ def list_releases(root: Path) -> list[Record]:
 
 
 def make_record(
-    judgement: Judgement,
+    judgement: "Judgement",
     tag: str,
     champion: str | None,
     trained: Path,

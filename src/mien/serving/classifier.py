@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mien.data import faces as pictures
+from mien.data.dataset import to_input
 from mien.data.faces import Box, Grey
 from mien.serving.answers import FaceAnswer
 from mien.serving.detector import Detector
@@ -84,14 +85,6 @@ def find_crops(data: bytes, size: int, detect: Detector) -> tuple[list[Crop], tu
         for box in detect(picture)
     ]
     return crops, (width, height)
-
-
-def to_input(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Faces ``[B, S, S]`` as the network reads them: ``[B, 1, S, S]`` in [0, 1].
-
-    The same numbers as `mien.data.dataset.to_tensor`, without PyTorch (a test holds them equal).
-    """
-    return faces[:, None].astype(np.float32) / np.float32(255)
 
 
 class Classifier:

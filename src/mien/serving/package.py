@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 import mien
 from mien.errors import MienError
 from mien.files import read_json
+from mien.model.runtime import open_session
 from mien.packaging import CARD, METADATA, ONNX, PROJECTION, REFERENCE
 
 CHAMPION = Path("releases/champion.json")
@@ -126,17 +127,10 @@ def load_package(folder: Path) -> Package:
             threshold=metadata["abstention_threshold"],
             metadata=metadata,
             card=card,
-            session=_open_session(folder / ONNX),
+            session=open_session(folder / ONNX),
             mean=projection["mean"],
             components=projection["components"],
             reference=reference.to_numpy(np.float32),
         )
     except Exception as error:  # each reader raises its own kinds on broken files
         raise MienError(f"{folder}: not a sound package ({error}); package it again") from error
-
-
-def _open_session(path: Path) -> onnxruntime.InferenceSession:
-    """One thread: for so small a network more are slower."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ import torch
 from scipy.special import softmax
 
 from mien import packaging
-from mien.data.dataset import Faces, labelled_rows, open_faces, to_tensor
+from mien.data.dataset import Faces, labelled_rows, open_faces, to_input
 from mien.data.manifest import read_manifest
 from mien.evaluation.calibration import Calibration, calibrate
 from mien.evaluation.card import build_card, render_card
@@ -18,7 +18,8 @@ from mien.evaluation.measures import Json
 from mien.files import read_json, replacing_folder, write_json, write_text
 from mien.learning.embedding import embed_faces
 from mien.model.cost import count_cost
-from mien.model.export import Deployable, check_parity, export_onnx, measure_latency, open_session
+from mien.model.export import Deployable, check_parity, export_onnx
+from mien.model.runtime import measure_latency, open_session
 from mien.model.weights import Trained, load_weights
 from mien.params import Params
 from mien.stages._run import run_stage
@@ -103,7 +104,7 @@ def export(
     export_onnx(path, deployable, trained.image_size, params.expressions)
     session = open_session(path)
     rows = packaging.draw_reference(table, settings.parity_faces, params.seed)["row"].to_numpy()
-    checked = to_tensor(store[rows]).numpy()
+    checked = to_input(store[rows])
     cost = count_cost(trained.model, trained.image_size)
     return {
         "parameters": cost.parameters,
