@@ -198,14 +198,9 @@ MORE = {"bentoml", "prefect", "cv2", "pandas", "scipy"}
     ("modules", "without"),
     [
         ("mien.cli, mien.workspace, mien.pipeline, mien.results, mien.params", HEAVY | MORE),
-        ("mien.stages.prepare", HEAVY),
-        ("mien.stages.validate", HEAVY),
-        ("mien.stages.relabel", HEAVY),
-        ("mien.stages.finetune", HEAVY - {"torch", "matplotlib"}),
-        ("mien.promotion.commands", HEAVY),
-        ("mien.serving.service", HEAVY),
-        ("flows.monitoring", HEAVY),
-        ("flows.retraining", HEAVY),
+        ("mien.stages.prepare, mien.stages.validate, mien.stages.relabel", HEAVY),
+        ("mien.serving.service, mien.promotion.commands", HEAVY),
+        ("flows.monitoring, flows.retraining", HEAVY),
     ],
 )
 def test_nothing_starts_with_what_it_may_not_need(modules, without):
