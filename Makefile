@@ -62,8 +62,8 @@ serve: $(STAMP)  ## serve the model: PORT=3000, MIEN_MODEL=a tag or package fold
 bento: $(STAMP)  ## build a Bento of the model and the service, which needs no checkout
 	.venv/bin/python -m mien.serving.build
 
-test: $(STAMP)  ## the tests, but for the slow ones, two files at a time
-	$(PYTEST) -m "not slow" -n 2 --dist loadfile
+test: $(STAMP)  ## the tests, but for the slow ones, three files at a time: many wait for a server
+	$(PYTEST) -m "not slow" -n 3 --dist loadfile
 
 test-all: $(STAMP)  ## all tests
 	$(PYTEST)
