@@ -50,7 +50,10 @@ def test_every_stage_leaves_its_outcome(workspace):
     assert leftovers == []
 
 
-def test_exactly_what_a_setting_changes_runs_again_and_dvc_agrees(workspace):
+def test_nothing_runs_again_and_then_exactly_what_a_setting_changes(workspace):
+    stages = Pipeline(workspace, lock=-1).stages()
+    assert mien_run(workspace) == [f"{stage}: up to date" for stage in stages]
+
     ran = mien_run(workspace, "--set", "relabel.coverage=0.5")
     assert ran == [
         "prepare: up to date",
@@ -62,6 +65,9 @@ def test_exactly_what_a_setting_changes_runs_again_and_dvc_agrees(workspace):
         "evaluate",
         "package",
     ]
+
+
+def test_dvc_agrees_that_nothing_is_out_of_date(workspace):
     status = subprocess.check_output(
         [sys.executable, "-m", "dvc", "status", "--json"], cwd=workspace, text=True
     )

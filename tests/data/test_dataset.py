@@ -15,3 +15,10 @@ def test_grey_levels_become_shares_of_white():
     mirrored = to_tensor(faces[:, :, ::-1])
     assert mirrored.dtype == torch.float32
     np.testing.assert_array_equal(mirrored[:, 0].numpy(), shares[:, :, ::-1])
+
+
+def test_the_exported_network_is_asked_with_the_numbers_of_training():
+    faces = np.arange(256, dtype=np.uint8).repeat(9).reshape(-1, 48, 48)
+    as_trained = torch.from_numpy(faces).unsqueeze(1).float().div_(255)
+    np.testing.assert_array_equal(to_input(faces), as_trained.numpy())
+    np.testing.assert_array_equal(to_tensor(faces).numpy(), as_trained.numpy())
