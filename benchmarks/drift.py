@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 from _degradations import MIX, PIXELS, STRENGTHS
 from _results import FOLDER, machine, write_result
@@ -75,22 +74,13 @@ class Network:
     """The packaged network, and what the log says of a face."""
 
     def __init__(self, package: Path, reference: Reference) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(package / packaging.ONNX, options)
+        self.package = package
         self.projection = load_file(package / packaging.PROJECTION)
         self.reference = reference
 
     def describe(self, faces: np.ndarray) -> pd.DataFrame:
         """The columns of the reference for faces ``[n, S, S]``."""
-        parts = [
-            self.session.run(
-                ["probabilities", "embedding"],
-                {"faces": faces[i : i + 256, None].astype(np.float32) / 255},
-            )
-            for i in range(0, len(faces), 256)
-        ]
-        probabilities, embeddings = (np.concatenate(each) for each in zip(*parts, strict=True))
+        probabilities, embeddings = packaging.predict(self.package, faces)
         table = measure(faces).assign(face_id="", width=faces.shape[2], height=faces.shape[1])
         described = packaging.describe_reference(
             table, probabilities, embeddings, self.reference.expressions, self.projection
