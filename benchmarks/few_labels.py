@@ -24,15 +24,15 @@ combined-no-…         the same without one of its parts
 
 Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few_labels/``, and an arm
 that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and, of
-more than one share of labels, ``few_labels.svg`` from whatever has been run; with ``--params``
-their names have those files' at the end (``few_labels_nano_short``).
+more than one share of labels, ``few_labels.svg`` from whatever has been run, here or for the file
+that lies there already; with ``--params`` their names have those files' at the end
+(``few_labels_nano_short``).
 """
 
 import argparse
 import functools
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from _labellers import (
+    Labeller,
+    Views,
+    by_guided,
+    by_head,
+    by_kmeans,
+    by_rank_order,
+    by_sinkhorn,
+    precision_at_half,
+    without,
+)
 from _results import FOLDER, machine, write_result
 
 from mien.data.augmentation import Augmentation
@@ -55,7 +66,7 @@ from mien.data.manifest import read_manifest
 from mien.files import read_json, replacing_file, write_json
 from mien.learning import clustering as guided
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.clustering import Array, Labels
+from mien.learning.clustering import Array
 from mien.learning.embedding import accuracy_on, embed_faces
 from mien.learning.joint import JointData, JointTask
 from mien.learning.training import SupervisedTask, class_log_prior, fit, make_fabric
@@ -67,176 +78,6 @@ from mien.workspace import default_params, make_workspace
 
 ROOT = FOLDER.parents[1]
 RUNS = ROOT / "runs" / "benchmarks"
-
-
-@dataclass(frozen=True)
-class Views:
-    """What a labeller sees: embeddings and head of the unlabelled faces, the labelled ones."""
-
-    z: Array
-    head: Array
-    head_prior: Array
-    anchors: Array
-    labels: Labels
-    settings: ClusterSettings
-    seed: int
-
-    @property
-    def classes(self) -> int:
-        """Number of expressions."""
-        return self.head.shape[1]
-
-    def prior(self) -> Array:
-        """Estimated shares of the expressions."""
-        shares = np.bincount(self.labels, minlength=self.classes) / len(self.labels)
-        return guided.estimate_prior(
-            self.head, self.head_prior, shares.astype(np.float32), self.settings.prior_steps
-        )
-
-
-Labeller = Callable[[Views], tuple[Array, Array]]
-"""Posterior of each unlabelled face ``[U, C]`` and the prior ``[C]``."""
-
-
-def by_head(views: Views) -> tuple[Array, Array]:
-    """The head's probabilities, corrected to the estimated prior."""
-    prior = views.prior()
-    return guided.normalise(views.head * (prior / views.head_prior)), prior
-
-
-def by_guided(
-    views: Views, parts: tuple[str, ...] = ("clusters", "neighbours", "head")
-) -> tuple[Array, Array]:
-    """Guided clustering, with these of the three sources of its posterior."""
-    found = guided.guided_clustering(
-        views.z, views.head, views.anchors, views.labels, views.head_prior, views.settings,
-        views.seed,
-    )  # fmt: skip
-    if len(parts) == 3:
-        return found.posterior, found.prior
-    centre = views.z.mean(axis=0)
-    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
-    sources = []
-    if "clusters" in parts:
-        sources.append(_by_votes(z, anchors, views, found.prototypes, found.prior))
-    if "neighbours" in parts:
-        sources.append(
-            np.concatenate(
-                [
-                    guided.neighbour_votes(
-                        z[part], anchors, views.labels, found.prior, views.settings
-                    )
-                    for part in guided.chunks(len(z), views.settings.chunk)
-                ]
-            )
-        )
-    if "head" in parts:
-        sources.append(guided.normalise(views.head * (found.prior / views.head_prior)))
-    return guided.combine(sources, found.prior), found.prior
-
-
-def without(part: str) -> Labeller:
-    """Guided clustering whose posterior leaves one source out."""
-    kept = tuple(each for each in ("clusters", "neighbours", "head") if each != part)
-    return lambda views: by_guided(views, kept)
-
-
-def by_kmeans(views: Views) -> tuple[Array, Array]:
-    """k-means on the unlabelled faces, as many clusters as guided clustering has."""
-    settings, prior = views.settings, views.prior()
-    centre = views.z.mean(axis=0)
-    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
-    count = views.classes * settings.prototypes_per_expression + settings.free_prototypes
-    vectors = guided.kmeans(z, count, views.seed)
-    prototypes = guided.Prototypes(vectors, np.full(count, guided.FREE), np.ones(count, np.float32))
-    return _by_votes(z, anchors, views, prototypes, prior), prior
-
-
-def by_sinkhorn(views: Views) -> tuple[Array, Array]:
-    """Prototypes whose clusters are forced to equal parts."""
-    even = np.full(views.classes, 1 / views.classes, np.float32)
-    settings = views.settings.model_copy(update={"free_prototypes": 0, "prior_strength": 1000.0})
-    centre = views.z.mean(axis=0)
-    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
-    prototypes = guided.initial_prototypes(
-        z, anchors, views.labels, views.classes, settings, views.seed
-    )
-    for _ in range(settings.iterations):
-        prototypes = guided.update(z, anchors, views.labels, prototypes, even, settings)
-    return _by_votes(z, anchors, views, prototypes, even), even
-
-
-def by_rank_order(views: Views, neighbours: int = 20) -> tuple[Array, Array]:
-    """Rank-order clustering (Zhu, Wen & Sun 2011): the nearest tenth of the links join faces.
-
-    Without the bound on the links almost all faces end in one cluster. Labelled faces are clustered
-    with the others and vote; a cluster without voters shows the prior.
-    """
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    prior = views.prior()
-    points = np.concatenate([views.z, views.anchors])
-    points = guided.unit(points - views.z.mean(axis=0))
-    first, second, distance = _rank_order_links(points, neighbours)
-    near = distance <= np.quantile(distance, 0.1)
-    links = coo_matrix((near[near], (first[near], second[near])), (len(points), len(points)))
-    count, group = connected_components(links, directed=False)
-    own, voters = group[: len(views.z)], group[len(views.z) :]
-    counts = np.bincount(views.labels, minlength=views.classes)
-    votes = np.zeros((count, views.classes), np.float32)
-    weight = (prior / np.maximum(counts, 1))[views.labels] * len(views.labels)
-    np.add.at(votes, (voters, views.labels), weight)
-    return guided.normalise(votes + prior)[own].astype(np.float32), prior
-
-
-def _rank_order_links(points: Array, neighbours: int) -> tuple[Labels, Labels, Array]:
-    """Pairs that are in each other's list of ``neighbours``, and their rank-order distance.
-
-    ``(Σ_{i ≤ O_a(b)} O_b(f_a(i)) + Σ_{i ≤ O_b(a)} O_a(f_b(i))) / min(O_a(b), O_b(a))``, where
-    ``O_a(x)`` is the place of x among a's neighbours (``neighbours`` + 1 where it is not there) and
-    ``f_a(i)`` the face at place i; a itself has place 0.
-    """
-    lists = np.concatenate(
-        [_nearest(points[part] @ points.T, neighbours) for part in guided.chunks(len(points), 1024)]
-    )
-    size = neighbours + 1
-    firsts, seconds, distances = [], [], []
-    for place in range(1, size):  # all pairs (a, its face at this place) at once
-        a, b = np.arange(len(points)), lists[:, place]
-        match = lists[b] == a[:, None]
-        keep = match.any(axis=1) & (a < b)
-        a, b, back = a[keep], b[keep], match[keep].argmax(axis=1)
-        there = _places(lists[a], lists[b])[:, : place + 1].sum(axis=1)
-        here = _places(lists[b], lists[a])
-        here = np.where(np.arange(size) <= back[:, None], here, 0).sum(axis=1)
-        firsts.append(a)
-        seconds.append(b)
-        distances.append((there + here) / np.minimum(place, back))
-    return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(distances)
-
-
-def _nearest(similarity: Array, neighbours: int) -> Labels:
-    top = np.argpartition(-similarity, neighbours, axis=1)[:, : neighbours + 1]
-    order = np.argsort(-np.take_along_axis(similarity, top, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(top, order, axis=1)
-
-
-def _places(faces: Labels, lists: Labels) -> Labels:
-    """The place of each of ``faces`` ``[n, m]`` in its row of ``lists`` ``[n, m]``; m if absent."""
-    same = faces[:, :, None] == lists[:, None, :]
-    return np.where(same.any(axis=2), same.argmax(axis=2), lists.shape[1])
-
-
-def _by_votes(
-    z: Array, anchors: Array, views: Views, prototypes: guided.Prototypes, prior: Array
-) -> Array:
-    shows, _ = guided.map_clusters(anchors, views.labels, prototypes, prior, views.settings)
-    parts = []
-    for part in guided.chunks(len(z), views.settings.chunk):
-        assignment = guided.assign(z[part], prototypes, views.settings)
-        parts.append(assignment[:, :-1] @ shows + assignment[:, -1:] * prior)
-    return np.concatenate(parts)
 
 
 @dataclass(frozen=True)
@@ -316,21 +157,6 @@ def view(model: ACCNN, data: JointData, settings: ClusterSettings, seed: int) ->
         settings,
         seed,
     )
-
-
-def precision_at_half(posterior: Array, truth: Labels) -> list[float]:
-    """Precision of each expression's surest faces, half as many as there truly are, ``[C]``.
-
-    Args:
-        posterior: ``[n, C]`` of faces whose truth is known.
-        truth: ``[n]``.
-    """
-    result = []
-    for expression in range(posterior.shape[1]):
-        count = int((truth == expression).sum()) // 2
-        surest = np.argsort(-posterior[:, expression], kind="stable")[:count]
-        result.append(float((truth[surest] == expression).mean()))
-    return result
 
 
 def prepare(out: Path, overlays: list[Path], data: Path, share: float, draw: int) -> None:
@@ -469,13 +295,18 @@ def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
         figure.savefig(temporary, format="svg")
 
 
-def collect(folder: Path) -> list[dict[str, Any]]:
-    """Every arm's result that lies in ``folder``."""
-    runs = []
-    for path in sorted(folder.glob("*/.mien/arms/*.json")):
+def collect(folder: Path, written: Path) -> list[dict[str, Any]]:
+    """Every arm's result that lies in ``folder``, and those in the file ``written`` before.
+
+    So one arm that runs in a fresh clone takes no other from the committed file.
+    """
+    runs = read_json(written)["runs"] if written.is_file() else []
+    found = {(run["labels"], run["draw"], run["arm"]): run for run in runs}
+    for path in folder.glob("*/.mien/arms/*.json"):
         share, _, draw = path.parents[2].name.rpartition("-")
-        runs.append({"labels": float(share), "draw": int(draw), "arm": path.stem} | read_json(path))
-    return runs
+        run = {"labels": float(share), "draw": int(draw), "arm": path.stem} | read_json(path)
+        found[run["labels"], run["draw"], run["arm"]] = run
+    return [found[key] for key in sorted(found)]
 
 
 def main() -> None:
@@ -504,7 +335,7 @@ def main() -> None:
             for arm in options.arms:
                 figures = run_arm(out, arm)
                 print(f"{share:g} draw {draw} {arm}: validation {figures['validation']:.1%}")
-    runs = collect(RUNS / name)
+    runs = collect(RUNS / name, FOLDER / f"{name}.json")
     rows = summarise(runs)
     for row in rows:
         spread = f" ± {row['test_std']:.1%}" if row["test_std"] is not None else ""
