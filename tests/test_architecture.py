@@ -201,6 +201,7 @@ MORE = {"bentoml", "prefect", "cv2", "pandas", "scipy"}
         ("mien.stages.prepare, mien.stages.validate, mien.stages.relabel", HEAVY),
         ("mien.serving.service, mien.promotion.commands", HEAVY),
         ("flows.monitoring, flows.retraining", HEAVY),
+        ("mien.stages.pretrain, mien.stages.finetune", HEAVY - {"torch", "matplotlib"}),
     ],
 )
 def test_nothing_starts_with_what_it_may_not_need(modules, without):
