@@ -1,9 +1,12 @@
-"""Take the pictures of Prefect's UI in ``docs/images/`` with a headless Chromium.
+"""Take the pictures of the report and of Prefect's UI in ``docs/images/`` with a headless Chromium.
+
+    make run
+    python docs/screenshots.py report
 
     make ui                              # in another terminal
-    python docs/screenshots.py           # after a few runs, one of which failed its validation
+    python docs/screenshots.py prefect   # after a few runs, one of which failed its validation
 
-The longest run of the deployment is shown, and the newest results and failing rows.
+Of Prefect's the longest run of the deployment is shown, and the newest results and failing rows.
 """
 
 import argparse
@@ -20,24 +23,45 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).resolve().parent / "images"
+REPORT = IMAGES.parents[1] / "reports" / "evaluation" / "index.html"
 PORT = 9333
 SETTLES = 6.0
 """Seconds that a page has to fetch and draw its parts."""
 
 
 def main() -> None:
-    """Take every picture."""
+    """Take the pictures that were asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--url", default="http://127.0.0.1:4200")
+    parser.add_argument("what", choices=["report", "prefect"])
+    parser.add_argument("--url", default="http://127.0.0.1:4200", help="of Prefect")
     parser.add_argument("--chromium", default="chromium")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="such as prefect-run")
     options = parser.parse_args()
 
+    if options.what == "report":
+        if not REPORT.is_file():
+            parser.error(f"{REPORT} is not there; run the pipeline first")
+        pages = {"report": (REPORT.as_uri(), 1290, "")}
+    else:
+        pages = prefect_pages(options.url)
+    if missing := set(options.only) - set(pages):
+        parser.error(f"no such picture, or nothing there to show: {', '.join(sorted(missing))}")
+    IMAGES.mkdir(exist_ok=True)
+    with browser(options.chromium) as page:
+        for name in options.only or pages:
+            picture = shoot(page, *pages[name])
+            (IMAGES / f"{name}.png").write_bytes(picture)
+            print(f"written: docs/images/{name}.png ({len(picture) // 1024} kB)")
+
+
+def prefect_pages(url: str) -> dict[str, tuple[str, int, str]]:
+    """Address, height in pixels and tab of each picture of the UI at ``url``."""
+
     def newest(path: str, **body: Any) -> list[dict[str, Any]]:
-        response = httpx.post(f"{options.url}/api/{path}/filter", json=body, timeout=30)
+        response = httpx.post(f"{url}/api/{path}/filter", json=body, timeout=30)
         response.raise_for_status()
         return response.json()
 
@@ -45,7 +69,8 @@ def main() -> None:
     longest = max(runs, key=lambda run: run["total_run_time"])
     (deployment,) = (d for d in newest("deployments") if d["name"] == "weekly")
     newest_of = {known["key"]: known["latest_id"] for known in newest("artifacts/latest")}
-    run, schedule = f"runs/flow-run/{longest['id']}", f"deployments/deployment/{deployment['id']}"
+    run = f"{url}/runs/flow-run/{longest['id']}"
+    schedule = f"{url}/deployments/deployment/{deployment['id']}"
     pages = {
         "prefect-run": (run, 900, ""),
         "prefect-artifacts": (run, 1500, "Artifacts"),
@@ -55,16 +80,8 @@ def main() -> None:
     shown = {"results": "training-results", "failing-rows": "validate-failing-rows"}
     for name, key in {**shown, "prototypes": "cluster-prototypes"}.items():
         if key in newest_of:
-            pages[f"prefect-{name}"] = (f"artifacts/artifact/{newest_of[key]}", 1000, "")
-    if missing := set(options.only) - set(pages):
-        parser.error(f"no such picture, or nothing there to show: {', '.join(sorted(missing))}")
-    IMAGES.mkdir(exist_ok=True)
-    with browser(options.chromium) as page:
-        for name in options.only or pages:
-            path, height, tab = pages[name]
-            picture = shoot(page, f"{options.url}/{path}", height, tab)
-            (IMAGES / f"{name}.png").write_bytes(picture)
-            print(f"written: docs/images/{name}.png ({len(picture) // 1024} kB)")
+            pages[f"prefect-{name}"] = (f"{url}/artifacts/artifact/{newest_of[key]}", 1000, "")
+    return pages
 
 
 @contextmanager
