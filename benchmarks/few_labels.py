@@ -74,7 +74,7 @@ from mien.model.accnn import ACCNN
 from mien.model.weights import load_weights
 from mien.params import ClusterSettings, Params, load_params, merge, read_yaml
 from mien.pipeline import open_pipeline
-from mien.workspace import default_params, make_workspace
+from mien.workspace import complete_params, make_workspace
 
 ROOT = FOLDER.parents[1]
 RUNS = ROOT / "runs" / "benchmarks"
@@ -162,7 +162,7 @@ def view(model: ACCNN, data: JointData, settings: ClusterSettings, seed: int) ->
 def prepare(out: Path, overlays: list[Path], data: Path, share: float, draw: int) -> None:
     """Make ``out`` a workspace with one draw's faces and pretrained weights."""
     layers = [ROOT / "configs" / "fer2013-lfw.yaml", *overlays]
-    settings = functools.reduce(merge, map(read_yaml, layers), default_params())
+    settings = complete_params(functools.reduce(merge, map(read_yaml, layers)))
     fer2013, lfw = settings["prepare"]["sources"]
     sources = [fer2013 | {"label_share": share, "seed": draw}, lfw]
     changes = {"seed": draw, "prepare": {"data": str(data.resolve()), "sources": sources}}

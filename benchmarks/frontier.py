@@ -44,7 +44,8 @@ from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
 from mien.model.export import Deployable, export_onnx
 from mien.model.runtime import measure_latency, open_session
-from mien.params import Params, merge, parse_params, read_yaml
+from mien.params import Params, parse_params, read_yaml
+from mien.workspace import complete_params
 
 ROUNDS = 15
 ROOT = FOLDER.parents[1]
@@ -318,7 +319,7 @@ def main() -> None:
     if options.train and not options.train_steps:
         parser.error("--train needs --train-steps")
     changes = read_yaml(options.params) if options.params else {}
-    params = parse_params(merge(read_yaml(ROOT / "params.yaml"), changes), "params.yaml")
+    params = parse_params(complete_params(changes), "params.yaml")
     made = networks(params)
     named = {*options.only, *options.train}
     if unknown := named - set(made):

@@ -88,6 +88,40 @@ def test_settings_of_a_later_version_join_an_earlier_runs(tmp_path, monkeypatch)
     assert settings["cluster"]["prior_steps"] == default_params()["cluster"]["prior_steps"]
 
 
+def settings_of(*arguments: str) -> dict:
+    return _settings(_parser().parse_args(["run", "--out", "run", *arguments]))
+
+
+def test_real_faces_are_learned_with_settings_for_real_faces(tmp_path, monkeypatch, root):
+    """Those of params.yaml suit drawn faces, and teach little of real ones."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("labelled", "faces"):
+        Path(name).mkdir()
+    Path("table.yaml").write_text(
+        "prepare: {sources: [{name: t, kind: csv, path: t.csv}]}\ncluster: {rounds: 2}"
+    )
+    real = yaml.safe_load((root / "configs" / "faces.yaml").read_text())
+    default = default_params()
+    assert real["cluster"].items() - default["cluster"].items()
+
+    folders = settings_of("--labelled", "labelled", "--faces", "faces")
+    assert folders["cluster"] == default["cluster"] | real["cluster"]
+    assert folders["model"] == default["model"] | real["model"]
+    assert [source["name"] for source in folders["prepare"]["sources"]] == ["labelled", "faces"]
+    table = settings_of("--params", "table.yaml")
+    assert table["cluster"] == default["cluster"] | real["cluster"] | {"rounds": 2}
+    assert settings_of("--set", "cluster.rounds=2")["cluster"] == default["cluster"] | {"rounds": 2}
+    drawn = settings_of("--params", str(root / "params.yaml"), "--set", "seed=1")
+    assert drawn == default | {"seed": 1}
+
+
+@pytest.mark.parametrize("sources", ["nothing", [], ["nothing"], [{"name": "a"}], None, {}])
+def test_sources_that_are_none_are_refused_in_plain_words(tmp_path, monkeypatch, sources):
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.yaml").write_text(yaml.safe_dump({"prepare": {"sources": sources}}))
+    ends_with(["run", "--out", "out", "--params", "wrong.yaml"], "prepare.sources")
+
+
 def test_of_several_files_of_settings_the_last_one_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("first.yaml").write_text("{seed: 1, model: {stem: 32, ratio: 4}}")

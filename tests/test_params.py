@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mien.errors import MienError
 from mien.params import Params, load_params, merge, parse_params, read_yaml
+from mien.workspace import complete_params
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def test_the_projects_own_settings_are_right(root):
     assert params.prepare.sources[0].kind == "synthetic"
 
 
-def test_the_overlay_for_real_data_is_right(root, settings):
+def test_the_overlay_for_real_data_is_right(root):
     overlay = read_yaml(root / "configs" / "fer2013-lfw.yaml")
-    params = parse_params(merge(settings, overlay), "overlay")
+    params = parse_params(complete_params(overlay), "overlay")
     fer2013, lfw = params.prepare.sources
     assert (fer2013.kind, fer2013.label_share, lfw.kind) == ("fer2013", 0.1, "lfw")
 

@@ -11,6 +11,7 @@ from mien.params import load_params, merge
 from mien.pipeline import Pipeline, locked
 from mien.workspace import (
     assignment,
+    complete_params,
     default_params,
     folder_sources,
     make_workspace,
@@ -130,6 +131,22 @@ def test_a_configured_source_that_is_missing_is_named(tmp_path):
     changes = {"prepare": {"data": str(tmp_path), "sources": [lfw]}}
     with pytest.raises(MienError, match=r"source 'lfw': .*lfw\.zip does not exist"):
         make_workspace(tmp_path / "run", merge(default_params(), changes))
+
+
+def test_paths_start_from_where_the_run_was_called(folders, tmp_path, monkeypatch):
+    """The stages run in the workspace: a relative folder would be looked for there."""
+    monkeypatch.chdir(tmp_path)
+    many = {"name": "many", "kind": "image_folder", "path": "many", "role": "unlabelled"}
+    changes = {"prepare": {"data": folders.name, "sources": [many | {"folders": "nothing"}]}}
+    out = tmp_path / "elsewhere" / "run"
+    make_workspace(out, merge(default_params(), changes))
+    assert load_params(out / "params.yaml").prepare.data == folders
+    stages = yaml.safe_load((out / "dvc.yaml").read_text())["stages"]
+    assert str(folders) in stages["prepare"]["cmd"]
+    before = (out / "params.yaml").read_text()
+    monkeypatch.chdir(out)
+    make_workspace(out, complete_params(workspace_params(out) or {}))
+    assert (out / "params.yaml").read_text() == before
 
 
 def test_settings_do_not_change_under_a_running_run(folders, tmp_path):

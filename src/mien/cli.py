@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="YAML laid over the project's params.yaml; may be given again, the last one wins",
+        help="YAML laid over the project's params.yaml and, unless faces are drawn, over "
+        "configs/faces.yaml; may be given again, the last one wins",
     )
     settings.add_argument(
         "--data", type=Path, metavar="DIR", help="where the sources' paths in FILE start"
@@ -174,27 +175,25 @@ def _run(options: argparse.Namespace) -> None:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The project's settings (or an earlier run's, where no faces are named), with the changes."""
     from mien.params import merge, read_yaml
-    from mien.workspace import assignment, default_params, folder_sources, workspace_params
+    from mien.workspace import assignment, complete_params, folder_sources, workspace_params
 
+    layers: list[dict[str, Any]] = []
     if options.labelled or options.faces:
         if not (options.labelled and options.faces):
             raise MienError("--labelled and --faces go together: give both")
-        layers = [
-            default_params(),
-            folder_sources(options.labelled, options.faces, options.test, options.find_faces),
-        ]
+        layers.append(
+            folder_sources(options.labelled, options.faces, options.test, options.find_faces)
+        )
     elif options.test or options.find_faces:
         raise MienError("--test and --find-faces need --labelled and --faces")
-    elif options.params:
-        layers = [default_params()]
-    else:  # an earlier run's settings; those that came with a later version are the default ones
-        layers = [default_params(), workspace_params(options.out) or {}]
+    elif not options.params:  # what came with a later version, an earlier run has not named
+        layers.append(workspace_params(options.out) or {})
     layers += map(read_yaml, options.params)
     if options.data:
         if not options.data.is_dir():
             raise MienError(f"--data {options.data}: no such folder")
         layers.append({"prepare": {"data": str(options.data.resolve())}})
-    return functools.reduce(merge, [*layers, *map(assignment, options.set)])
+    return complete_params(functools.reduce(merge, [*layers, *map(assignment, options.set)], {}))
 
 
 def _card(options: argparse.Namespace) -> None:

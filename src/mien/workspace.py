@@ -31,6 +31,23 @@ def default_params() -> dict[str, Any]:
     return read_yaml(_project_file("params.yaml"))
 
 
+def complete_params(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting: the project's own with ``changes`` laid over them.
+
+    The project's own suit the faces that it draws, which a short run tells apart. Where ``changes``
+    names sources and not all of them are drawn, ``configs/faces.yaml`` lies in between.
+    """
+    prepare = changes.get("prepare")
+    sources = prepare.get("sources") if isinstance(prepare, Mapping) else None
+    real = isinstance(sources, list) and any(
+        isinstance(source, Mapping) and source.get("kind") != "synthetic" for source in sources
+    )
+    settings = default_params()
+    if real:
+        settings = merge(settings, read_yaml(_project_file("configs/faces.yaml")))
+    return merge(settings, changes)
+
+
 def workspace_params(root: Path) -> dict[str, Any] | None:
     """The settings of the workspace in ``root``; None where no earlier run made one."""
     return read_yaml(root / "params.yaml") if _is_ours(root) else None
@@ -141,7 +158,7 @@ def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:
         MienError: a setting is wrong, a source is missing, ``root`` holds other things, or another
             run is at work in it.
     """
-    params = parse_params(settings, "settings")
+    params = _settled(parse_params(settings, "settings"))
     root = root.resolve()
     pictures = _pictures(params)
     _refuse_unsuitable(root, pictures)
@@ -156,6 +173,18 @@ def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:
         if not (root / ".dvc").is_dir():
             command = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
             subprocess.run(command, cwd=root, env=environment(), check=True)
+
+
+def _settled(params: Params) -> Params:
+    """With the folder that relative paths of pictures start from where it is now.
+
+    The stages run in the workspace, and the next `mien run` may be called from elsewhere.
+    """
+    sources = (source for source in params.prepare.sources if source.kind != "synthetic")
+    if all(source.path.is_absolute() for source in sources):
+        return params
+    prepare = params.prepare.model_copy(update={"data": params.prepare.data.resolve()})
+    return params.model_copy(update={"prepare": prepare})
 
 
 def _pipeline(params: Params, pictures: list[Path]) -> dict[str, Any]:

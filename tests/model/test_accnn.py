@@ -8,6 +8,7 @@ from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_weights
 from mien.params import ModelSettings, merge, parse_params, read_yaml
+from mien.workspace import complete_params
 
 SETTINGS = ModelSettings(
     convolution="affinity",
@@ -154,7 +155,7 @@ def test_the_sizes_keep_to_their_limits(root, size, parameters, macs):
 def test_a_size_its_recipe_and_its_shipped_weights_are_one_network(root, size):
     settings = read_yaml(root / "params.yaml")
     sized = merge(settings, read_yaml(root / "configs" / f"{size}.yaml"))
-    recipe = merge(settings, read_yaml(root / "configs" / "fer2013-small.yaml"))
+    recipe = complete_params(read_yaml(root / "configs" / "fer2013-small.yaml"))
     if size != "small":
         recipe = merge(recipe, read_yaml(root / "configs" / f"fer2013-{size}.yaml"))
     shipped = load_weights(root / "src/mien/shipped" / size / "weights.safetensors")
