@@ -266,6 +266,8 @@ class PretrainSettings(TrainingSettings):
     """Supervised training on the labelled faces, after a start without labels and with the help of
     other networks where asked for."""
 
+    first_weights: Literal["random", "nano", "small", "base"]
+    """Those of a network that ships, or random ones."""
     self_supervised: SelfSupervisedSettings
     larger: LargerSettings
     refinery: RefinerySettings

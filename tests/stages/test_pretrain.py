@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mien.data.manifest import read_manifest, write_manifest
+from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.model.weights import load_weights
 from mien.stages import pretrain
@@ -155,3 +156,25 @@ def test_what_other_weights_have_refined_does_not_go_on(measured, params, monkey
         released.setattr(pretrain, "shipped_weights", lambda size: other)
         renewed = run(refined_by(params, "nano"), measured, "killed")
     assert same(renewed, run(refined_by(params, "small"), measured, "whole"))
+
+
+def test_it_begins_with_weights_that_ship(measured, params, monkeypatch):
+    """The shipped ones' part is played by a network that this stage has made."""
+    run(settings(params, 0), measured, "shipped")
+    monkeypatch.setattr(pretrain, "shipped_weights", lambda size: measured / f"{size}.safetensors")
+    (measured / "shipped.safetensors").rename(measured / "nano.safetensors")
+    begun = {"first_weights": "nano", "learning_rate": 1e-9, "ema_decay": 0.0}
+    still = params.pretrain.model_copy(update=SHORT | begun)
+    found = run(params.model_copy(update={"pretrain": still}), measured, "begun")
+    theirs = load_weights(measured / "nano.safetensors").model.state_dict()
+    weights = [name for name in theirs if name.endswith("weight")]
+    assert weights
+    for name in weights:
+        torch.testing.assert_close(found[name], theirs[name], atol=1e-6, rtol=1e-4)
+
+
+def test_weights_for_other_faces_or_another_network_are_refused(measured, params):
+    begun = params.pretrain.model_copy(update=SHORT | {"first_weights": "nano"})
+    with pytest.raises(MienError, match=r"first_weights: .* (pixels|model of)"):
+        run(params.model_copy(update={"pretrain": begun}), measured, "refused")
+    assert not (measured / "refused.safetensors").exists()

@@ -10,6 +10,7 @@ import torch
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import labelled_rows, open_faces, training_rows, unlabelled_rows
 from mien.data.manifest import read_manifest
+from mien.errors import MienError
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
@@ -19,7 +20,7 @@ from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
-from mien.model.weights import load_weights, save_weights, shipped_weights
+from mien.model.weights import begin_with, load_weights, save_weights, shipped_weights
 from mien.params import Params
 from mien.stages._run import run_stage
 
@@ -49,8 +50,10 @@ def main(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
+    start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
+    shipped = {*refinery, *([start] if start else [])}
     run, before, first = (
-        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces, *refinery])
+        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces, *sorted(shipped)])
         for mark in ({}, {"labels": None}, {"larger": True})
     )
 
@@ -89,6 +92,14 @@ def main(
 
     torch.manual_seed(params.seed)  # of the network's first weights
     model = ACCNN(params.model, len(params.expressions))
+    if start:
+        trained = load_weights(start)
+        if trained.image_size != image_size:
+            raise MienError(
+                f"pretrain.first_weights: these know faces of {trained.image_size} pixels; "
+                f"prepare.image_size is {image_size}"
+            )
+        begin_with(model, trained, params.expressions)
     unlabelled: History = []
     if settings.self_supervised.epochs:
         rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
