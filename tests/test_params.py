@@ -55,6 +55,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.larger.weight", 1.5, "less than or equal to 1"),
         ("pretrain.larger.blocks", [1], "same length"),
         ("pretrain.refinery.networks", ["huge"], "'nano', 'small' or 'base'"),
+        ("pretrain.first_weights", "huge", "'random', 'nano', 'small' or 'base'"),
         ("pretrain.refinery.views", 0, "greater than or equal to 1"),
         ("model.branches", 0, "greater than or equal to 1"),
         ("relabel.coverage", 1.5, "less than or equal to 1"),
@@ -103,6 +104,13 @@ def test_one_kind_of_adviser_is_enough(settings):
     with pytest.raises(
         MienError, match=r"pretrain: .*larger.epochs or refinery.networks, not both"
     ):
+        parse_params(settings, "params.yaml")
+
+
+def test_a_network_has_one_start(settings):
+    settings["pretrain"]["first_weights"] = "small"
+    settings["pretrain"]["self_supervised"]["epochs"] = 1
+    with pytest.raises(MienError, match="a start without labels is for random weights"):
         parse_params(settings, "params.yaml")
 
 

@@ -267,15 +267,17 @@ class PretrainSettings(TrainingSettings):
     other networks where asked for."""
 
     first_weights: Literal["random", "nano", "small", "base"]
-    """Those of a network that ships, or random ones."""
+    """Those of a network that ships, its head fitted to the labelled faces; or random ones."""
     self_supervised: SelfSupervisedSettings
     larger: LargerSettings
     refinery: RefinerySettings
 
     @model_validator(mode="after")
-    def _one_adviser(self) -> "PretrainSettings":
+    def _one_adviser_and_start(self) -> "PretrainSettings":
         if self.larger.epochs and self.refinery.networks:
             raise ValueError("give larger.epochs or refinery.networks, not both")
+        if self.first_weights != "random" and self.self_supervised.epochs:
+            raise ValueError("self_supervised.epochs: a start without labels is for random weights")
         return self
 
 

@@ -5,7 +5,15 @@ import copy
 import pytest
 
 from mien.errors import MienError
-from mien.evaluation.card import check_card, describe_calibration, describe_limits, find_empty
+from mien.evaluation.card import (
+    check_card,
+    describe_calibration,
+    describe_first_weights,
+    describe_limits,
+    find_empty,
+)
+from mien.params import parse_params
+from mien.workspace import assignment, complete_params
 
 CARD = {
     "model": {"name": "mien", "labels": ["happy", "sad"]},
@@ -44,6 +52,13 @@ def test_no_calibration_is_said():
     described = describe_calibration(None, 0.1)
     assert "no validation faces" in described["method"]
     assert find_empty(described) == []
+
+
+def test_what_a_network_had_learned_before_is_said():
+    begun = complete_params(assignment("pretrain.first_weights=small"))
+    assert "`small`" in describe_first_weights(parse_params(begun, "begun"))
+    assert "FER2013" in describe_first_weights(parse_params(begun, "begun"))
+    assert describe_first_weights(parse_params(complete_params({}), "own")) == "random"
 
 
 def test_the_weakest_expression_is_named():

@@ -6,7 +6,7 @@ import torch
 from mien.errors import MienError
 from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
-from mien.model.weights import Trained, begin_with, load_weights, save_weights
+from mien.model.weights import load_weights, save_weights
 from mien.params import ModelSettings, merge, parse_params, read_yaml
 from mien.workspace import complete_params
 
@@ -165,20 +165,11 @@ def test_a_size_its_recipe_and_its_shipped_weights_are_one_network(root, size):
     assert parse_params(recipe, size).larger_model == parse_params(base, "base").model
 
 
-def test_a_network_begins_with_anothers_body_and_the_rows_that_it_shares():
-    settings = SETTINGS
-    torch.manual_seed(0)
-    trained = Trained(ACCNN(settings, 3), ("sad", "happy", "bored"), 48)
-    model = ACCNN(settings, 2)
-    fresh = model.head.weight.detach().clone()
-    begin_with(model, trained, ["attentive", "bored"])
-    faces = torch.rand(4, 1, 32, 32)
-    torch.testing.assert_close(model.eval().embed(faces), trained.model.eval().embed(faces))
-    assert torch.equal(model.head.weight[0], fresh[0])
-    assert torch.equal(model.head.weight[1], trained.model.head.weight[2])
-    assert model.head.bias[1] == trained.model.head.bias[2]
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-    other = ACCNN(settings.model_copy(update={"stem": 16}), 2)
-    with pytest.raises(MienError, match="these need a model of stem: 8"):
-        begin_with(other, trained, ["bored"])
+def test_real_faces_are_learned_by_the_network_whose_weights_a_transfer_begins_with(root):
+    real = {"prepare": {"sources": [{"name": "faces", "kind": "lfw", "path": "lfw.zip"}]}}
+    changes = merge(real, read_yaml(root / "configs" / "transfer.yaml"))
+    params = parse_params(complete_params(changes), "transfer")
+    size = params.pretrain.first_weights
+    shipped = load_weights(root / "src/mien/shipped" / size / "weights.safetensors")
+    assert params.model == shipped.settings
+    assert params.prepare.image_size == shipped.image_size

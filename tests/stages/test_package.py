@@ -97,6 +97,7 @@ def test_the_card_is_whole_and_says_where_not_to_use_it(packaged):
     assert find_empty(card) == []
     assert card["training"]["pretrain"]["refinery"]["networks"] == "none"
     text = (packaged / "package/card.md").read_text(encoding="utf-8")
+    assert "| First weights | random |" in text
     final = _json(packaged / "evaluate.json")["synthetic"]["final"]
     assert f"{final['accuracy']:.1%} ({final['intervals']['accuracy']['low']:.1%}" in text
     assert "Art. 5(1)(f)" in text

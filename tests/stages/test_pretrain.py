@@ -167,9 +167,9 @@ def test_it_begins_with_weights_that_ship(measured, params, monkeypatch):
     still = params.pretrain.model_copy(update=SHORT | begun)
     found = run(params.model_copy(update={"pretrain": still}), measured, "begun")
     theirs = load_weights(measured / "nano.safetensors").model.state_dict()
-    weights = [name for name in theirs if name.endswith("weight")]
-    assert weights
-    for name in weights:
+    body = [name for name in theirs if name.endswith("weight") and name != "head.weight"]
+    assert body
+    for name in body:
         torch.testing.assert_close(found[name], theirs[name], atol=1e-6, rtol=1e-4)
 
 

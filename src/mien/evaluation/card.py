@@ -85,6 +85,7 @@ def build_card(
             "description": "Names the facial expression of a face crop.",
             "architecture": f"AC-CNN of {model.convolution} convolutions, "
             f"stem {model.stem}, widths {model.widths}, blocks {model.blocks}",
+            "first_weights": describe_first_weights(params),
             "method": "Expression-guided deep joint learning, after Fang, Zhao, Han and He, "
             "Sensors 2023, 23(16), 7148, in our reading",
             "expressions": params.expressions,
@@ -114,6 +115,15 @@ def build_card(
     }
     check_card(card)
     return card
+
+
+def describe_first_weights(params: Params) -> str:
+    """What the network had learned before it saw the data below."""
+    if (size := params.pretrain.first_weights) == "random":
+        return "random"
+    return (
+        f"those of `{size}` that ship with Mien, learned from FER2013, whose terms bind these, too"
+    )
 
 
 def describe_data(manifest: pd.DataFrame, params: Params) -> Json:

@@ -1,7 +1,6 @@
 """Trained networks on disk: safetensors, never pickles, with what is needed to rebuild them."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,28 +46,6 @@ def save_weights(path: Path, model: ACCNN, expressions: tuple[str, ...], image_s
 def shipped_weights(size: str) -> Path:
     """The network of a size that ships with Mien: ``nano``, ``small`` or ``base``."""
     return _SHIPPED / size / "weights.safetensors"
-
-
-def begin_with(model: ACCNN, trained: Trained, expressions: Sequence[str]) -> None:
-    """Copy what ``trained`` has learned into ``model``, which is to tell ``expressions``.
-
-    Of the head the rows of expressions that ``trained`` knows by the same name; the others stay.
-
-    Raises:
-        MienError: the two are networks of different settings.
-    """
-    if model.settings != trained.settings:
-        ours, theirs = (each.model_dump() for each in (model.settings, trained.settings))
-        needed = [f"{name}: {theirs[name]}" for name in theirs if ours[name] != theirs[name]]
-        raise MienError(f"pretrain.first_weights: these need a model of {', '.join(needed)}")
-    learned = trained.model.state_dict()
-    for name, tensor in model.state_dict().items():
-        if not name.startswith("head."):
-            tensor.copy_(learned[name])
-            continue
-        for row, expression in enumerate(expressions):
-            if expression in trained.expressions:
-                tensor[row] = learned[name][trained.expressions.index(expression)]
 
 
 def load_weights(path: Path) -> Trained:

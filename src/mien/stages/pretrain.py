@@ -10,7 +10,6 @@ import torch
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import labelled_rows, open_faces, training_rows, unlabelled_rows
 from mien.data.manifest import read_manifest
-from mien.errors import MienError
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
@@ -18,9 +17,10 @@ from mien.learning.distillation import AdvisedTask, larger_network, refined, ref
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
+from mien.learning.transfer import begin_with
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
-from mien.model.weights import begin_with, load_weights, save_weights, shipped_weights
+from mien.model.weights import load_weights, save_weights, shipped_weights
 from mien.params import Params
 from mien.stages._run import run_stage
 
@@ -92,14 +92,6 @@ def main(
 
     torch.manual_seed(params.seed)  # of the network's first weights
     model = ACCNN(params.model, len(params.expressions))
-    if start:
-        trained = load_weights(start)
-        if trained.image_size != image_size:
-            raise MienError(
-                f"pretrain.first_weights: these know faces of {trained.image_size} pixels; "
-                f"prepare.image_size is {image_size}"
-            )
-        begin_with(model, trained, params.expressions)
     unlabelled: History = []
     if settings.self_supervised.epochs:
         rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
@@ -121,6 +113,11 @@ def main(
         )
     data = (model, store, labelled, settings, augmentation)
     task = SupervisedTask(*data)
+    strength: float | None = None
+    if start:
+        strength = begin_with(
+            model, load_weights(start), store, labelled, log_prior=task.log_prior, seed=params.seed
+        )
     if larger:
         adviser, weight = larger_network(larger.model), settings.larger.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
@@ -149,6 +146,7 @@ def main(
         {
             "labelled_faces": len(labelled),
             **_summary(fitted, image_size),
+            **({"head_strength": strength} if strength else {}),
             **({"self_supervised": unlabelled} if unlabelled else {}),
             **({"larger": _summary(larger, image_size)} if larger else {}),
             "validated": read_json(verdict)["success"],

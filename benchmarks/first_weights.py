@@ -1,0 +1,151 @@
+"""Expressions of one's own, few labels: what a start from the weights that ship is worth.
+
+    python benchmarks/first_weights.py --data ../shared/datasets
+
+FER2013's expressions become four that no network here knows by name: glad (happy), calm (neutral),
+startled (surprise) and upset (angry, disgust, fear, sad). ``--labels`` faces of PublicTest, from
+which the weights that ship have not learned, are labelled, a tenth of them for validation; LFW is
+unlabelled; PrivateTest is the test. Each draw is one ``mien run`` with random first weights and one
+with those of ``small``, in ``runs/benchmarks/``, with the settings of ``configs/short.yaml`` and of
+``configs/transfer.yaml``, which have as many joint steps. Beside them stands what ``small`` itself
+says of the test faces, its probabilities summed into the four.
+
+Writes ``benchmarks/results/first_weights.json``.
+"""
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from _results import FOLDER, machine, write_result
+
+from mien.data.dataset import labelled_rows, open_faces
+from mien.data.manifest import read_manifest
+from mien.files import read_json, write_text
+from mien.learning.clustering import softmax
+from mien.learning.embedding import embed_faces
+from mien.model.weights import load_weights, shipped_weights
+
+ROOT = FOLDER.parents[1]
+RUNS = ROOT / "runs" / "benchmarks" / "first_weights"
+OVERLAYS = {"random": "short.yaml", "small": "transfer.yaml"}
+GROUPS = {
+    "glad": ["happy"],
+    "calm": ["neutral"],
+    "startled": ["surprise"],
+    "upset": ["angry", "disgust", "fear", "sad"],
+}
+
+
+def main() -> None:
+    """Run every draw with both starts and write what they gave."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT / "data" / "raw")
+    parser.add_argument("--labels", type=int, default=300)
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--starts", nargs="+", default=list(OVERLAYS), choices=list(OVERLAYS))
+    options = parser.parse_args()
+    runs = []
+    for draw in options.draws:
+        pictures = RUNS / f"{options.labels}-{draw}" / "pictures"
+        export(options.data / "fer2013.zip", pictures, options.labels, draw)
+        for start in options.starts:
+            out = pictures.with_name(start)
+            run(out, pictures, options.data / "lfw.zip", start, draw)
+            (measures,) = read_json(out / "metrics" / "evaluate.json").values()
+            figures = {
+                part: {key: measures[part][key] for key in ("accuracy", "macro_f1", "ece")}
+                for part in ("pretrained", "final")
+            }
+            runs.append({"labels": options.labels, "draw": draw, "start": start} | figures)
+            print(f"draw {draw}, {start}: {figures['final']['accuracy']:.1%}", flush=True)
+    result = {
+        "machine": machine(),
+        "summary": summarise(runs),
+        "small_itself": regrouped(out),
+        "runs": runs,
+    }
+    write_result("first_weights", result)
+
+
+def export(archive: Path, folder: Path, labels: int, draw: int) -> None:
+    """The labelled and the test faces in folders, as a user would have them."""
+    if folder.is_dir():
+        return
+    with zipfile.ZipFile(archive) as file:
+        names = [name for name in sorted(file.namelist()) if name.endswith(".jpg")]
+        public = [name for name in names if "/PublicTest_" in name]
+        chosen = {"labelled": random.Random(draw).sample(public, labels)}
+        chosen["test"] = [name for name in names if "/PrivateTest_" in name]
+        whole = folder.with_suffix(".part")
+        for part, members in chosen.items():
+            for name in members:
+                path = whole / part / Path(name).parent.name / Path(name).name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(file.read(name))
+    whole.rename(folder)
+
+
+def run(out: Path, pictures: Path, lfw: Path, start: str, draw: int) -> None:
+    """One ``mien run``; what is up to date does not run again."""
+    shows = {shown: group for group, members in GROUPS.items() for shown in members}
+    folder = {"kind": "image_folder", "folders": "expression", "label_map": shows}
+    sources = [
+        folder
+        | {"name": "labelled", "role": "labelled", "path": str((pictures / "labelled").resolve())}
+        | {"validation_share": 0.1},
+        folder | {"name": "test", "role": "test", "path": str((pictures / "test").resolve())},
+        {"name": "lfw", "kind": "lfw", "path": str(lfw.resolve()), "centre": 0.75},
+    ]
+    settings = {
+        "seed": draw,
+        "expressions": list(GROUPS),
+        "compute": {"precision": "bf16-mixed"},
+        "prepare": {"sources": sources},
+    }
+    path = out.with_suffix(".yaml")
+    write_text(path, yaml.safe_dump(settings, sort_keys=False))
+    command = [sys.executable, "-m", "mien", "run", "--out", str(out), "--params", str(path)]
+    subprocess.run([*command, "--params", str(ROOT / "configs" / OVERLAYS[start])], check=True)
+
+
+def regrouped(out: Path) -> dict[str, float]:
+    """Accuracy of the shipped ``small``, its probabilities summed into the four expressions."""
+    table = read_manifest(out / "data" / "prepared" / "manifest.parquet")
+    store = open_faces(out / "data" / "prepared" / "faces.npy")
+    rows = labelled_rows(table, list(GROUPS), "test")
+    small = load_weights(shipped_weights("small"))
+    probabilities = softmax(embed_faces(small.model, store, rows.rows).logits)
+    sums = [
+        probabilities[:, [small.expressions.index(name) for name in members]].sum(axis=1)
+        for members in GROUPS.values()
+    ]
+    return {"accuracy": float((np.stack(sums).argmax(axis=0) == rows.labels).mean())}
+
+
+def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over the draws of each start."""
+    rows = []
+    for start in dict.fromkeys(run["start"] for run in runs):
+        own = [run for run in runs if run["start"] == start]
+        row: dict[str, Any] = {"start": start, "draws": len(own)}
+        for part in ("pretrained", "final"):
+            for key in ("accuracy", "macro_f1"):
+                values = [run[part][key] for run in own]
+                row[f"{part}_{key}"] = statistics.fmean(values)
+                row[f"{part}_{key}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A start from another network: its body is taken over, a head is fitted to the labelled faces."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from mien.data.dataset import LabelledRows, to_tensor
+from mien.errors import MienError
+from mien.learning.training import class_log_prior
+from mien.learning.transfer import begin_with
+from mien.model.accnn import ACCNN
+from mien.model.weights import Trained
+from tests.model.test_accnn import SETTINGS
+
+SIZE = 24
+
+
+@pytest.fixture
+def trained():
+    torch.manual_seed(0)
+    return Trained(ACCNN(SETTINGS, 5).eval(), ("a", "b", "c", "d", "e"), SIZE)
+
+
+def faces_of(classes, count=20, seed=0):
+    """Symmetric faces ``[N, S, S]`` with a white row for their class, in noise; the classes."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), count)
+    faces = rng.integers(0, 120, (len(labels), SIZE, SIZE)).astype(np.uint8)
+    faces = np.maximum(faces, faces[:, :, ::-1])
+    faces[np.arange(len(labels)), 4 * labels + 2] = 255
+    return faces, LabelledRows(np.arange(len(labels)), labels)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, classes, balance):
+    faces, labelled = faces_of(classes)
+    log_prior = class_log_prior(labelled.labels, classes, balance)
+    model = ACCNN(SETTINGS, classes)
+    strength = begin_with(model, trained, faces, labelled, log_prior=log_prior, seed=0)
+    model.eval()
+    with torch.no_grad():
+        embeddings = trained.model.embed(to_tensor(faces))
+        torch.testing.assert_close(model.embed(to_tensor(faces)), embeddings)
+        found = (model(to_tensor(faces)) + log_prior).softmax(dim=1).numpy()
+    z = embeddings.numpy() / embeddings.numpy().std()
+    expected = LogisticRegression(C=strength, max_iter=1000).fit(z, labelled.labels)
+    np.testing.assert_allclose(found, expected.predict_proba(z), atol=1e-3)
+    assert (found.argmax(axis=1) == labelled.labels).mean() > 0.6
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_faces_that_say_nothing_get_the_strongest_regularisation(trained):
+    faces, labelled = faces_of(3)
+    shuffled = np.random.default_rng(0).permutation(labelled.labels)
+    nothing = LabelledRows(labelled.rows, shuffled)
+    free = torch.zeros(3)
+    of = (ACCNN(SETTINGS, 3), trained, faces)
+    assert begin_with(*of, nothing, log_prior=free, seed=0) < begin_with(
+        *of, labelled, log_prior=free, seed=0
+    )
+
+
+def test_a_single_face_of_an_expression_is_enough(trained):
+    faces, labelled = faces_of(3)
+    few = LabelledRows(labelled.rows[19:], labelled.labels[19:])
+    assert (few.labels == 0).sum() == 1
+    begin_with(ACCNN(SETTINGS, 3), trained, faces, few, log_prior=torch.zeros(3), seed=0)
+
+
+def test_another_network_or_other_faces_are_refused(trained):
+    faces, labelled = faces_of(2)
+    other = ACCNN(SETTINGS.model_copy(update={"stem": 16}), 2)
+    with pytest.raises(MienError, match="these need a model of stem: 8"):
+        begin_with(other, trained, faces, labelled, log_prior=torch.zeros(2), seed=0)
+    with pytest.raises(MienError, match=r"faces of 24 pixels; prepare.image_size is 20"):
+        begin_with(
+            ACCNN(SETTINGS, 2), trained, faces[:, :20, :20], labelled,
+            log_prior=torch.zeros(2), seed=0,
+        )  # fmt: skip
