@@ -7,8 +7,8 @@ startled (surprise) and upset (angry, disgust, fear, sad). ``--labels`` faces of
 which the weights that ship have not learned, are labelled, a tenth of them for validation; LFW is
 unlabelled; PrivateTest is the test. Each draw is one ``mien run`` with random first weights and one
 with those of ``small``, in ``runs/benchmarks/``, with the settings of ``configs/short.yaml`` and of
-``configs/transfer.yaml``, which have as many joint steps. Beside them stands what ``small`` itself
-says of the test faces, its probabilities summed into the four.
+``configs/transfer.yaml``. Beside them stands what ``small`` itself says of the test faces, its
+probabilities summed into the four.
 
 Writes ``benchmarks/results/first_weights.json``.
 """
@@ -54,24 +54,16 @@ def main() -> None:
     parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", default=list(OVERLAYS), choices=list(OVERLAYS))
     options = parser.parse_args()
-    runs = []
     for draw in options.draws:
         pictures = RUNS / f"{options.labels}-{draw}" / "pictures"
         export(options.data / "fer2013.zip", pictures, options.labels, draw)
         for start in options.starts:
-            out = pictures.with_name(start)
-            run(out, pictures, options.data / "lfw.zip", start, draw)
-            (measures,) = read_json(out / "metrics" / "evaluate.json").values()
-            figures = {
-                part: {key: measures[part][key] for key in ("accuracy", "macro_f1", "ece")}
-                for part in ("pretrained", "final")
-            }
-            runs.append({"labels": options.labels, "draw": draw, "start": start} | figures)
-            print(f"draw {draw}, {start}: {figures['final']['accuracy']:.1%}", flush=True)
+            run(pictures.with_name(start), pictures, options.data / "lfw.zip", start, draw)
+    runs = [figures(path) for path in sorted(RUNS.glob("*-*/*/metrics/evaluate.json"))]
     result = {
         "machine": machine(),
         "summary": summarise(runs),
-        "small_itself": regrouped(out),
+        "small_itself": regrouped(pictures.with_name(options.starts[0])),
         "runs": runs,
     }
     write_result("first_weights", result)
@@ -118,6 +110,21 @@ def run(out: Path, pictures: Path, lfw: Path, start: str, draw: int) -> None:
     subprocess.run([*command, "--params", str(ROOT / "configs" / OVERLAYS[start])], check=True)
 
 
+def figures(path: Path) -> dict[str, Any]:
+    """What a run's ``metrics/evaluate.json`` says, and which run it was."""
+    (measures,) = read_json(path).values()
+    labels, _, draw = path.parents[2].name.partition("-")
+    return {
+        "labels": int(labels),
+        "draw": int(draw),
+        "start": path.parents[1].name,
+        **{
+            part: {key: measures[part][key] for key in ("accuracy", "macro_f1", "ece")}
+            for part in ("pretrained", "final")
+        },
+    }
+
+
 def regrouped(out: Path) -> dict[str, float]:
     """Accuracy of the shipped ``small``, its probabilities summed into the four expressions."""
     table = read_manifest(out / "data" / "prepared" / "manifest.parquet")
@@ -133,11 +140,11 @@ def regrouped(out: Path) -> dict[str, float]:
 
 
 def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the draws of each start."""
+    """Mean and standard deviation over the draws of each number of labels and start."""
     rows = []
-    for start in dict.fromkeys(run["start"] for run in runs):
-        own = [run for run in runs if run["start"] == start]
-        row: dict[str, Any] = {"start": start, "draws": len(own)}
+    for labels, start in sorted({(run["labels"], run["start"]) for run in runs}):
+        own = [run for run in runs if (run["labels"], run["start"]) == (labels, start)]
+        row: dict[str, Any] = {"labels": labels, "start": start, "draws": len(own)}
         for part in ("pretrained", "final"):
             for key in ("accuracy", "macro_f1"):
                 values = [run[part][key] for run in own]
