@@ -18,8 +18,9 @@ examples:
       faces/labelled/happy/… and so on, a folder per expression; faces/many: the unlabelled ones
 
   mien run --labelled class --faces photos --find-faces --out runs/class \\
-      --set 'expressions=[attentive, confused, bored]'
-      expressions of one's own, in photos whose faces are found first
+      --set 'expressions=[attentive, confused, bored]' --params configs/transfer.yaml
+      expressions of one's own, in photos whose faces are found first; few labels, so the network
+      begins with weights that ship
 
   mien run --params configs/fer2013-lfw.yaml --data ../shared/datasets --out runs/fer2013-lfw
       sources named in a settings file
