@@ -24,6 +24,8 @@ from mien.pipeline import Pipeline, flatten
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 _WIDEST = 1600
 """Pixels; wider pictures of faces are made smaller, for Prefect keeps them in its database."""
+_LARGEST = 1_000_000
+"""Bytes; Prefect publishes no event over 1.5 MB, and a picture's holds all of it, in base64."""
 
 
 def publish(pipeline: Pipeline, stage: str, show_faces: bool) -> None:
@@ -148,7 +150,11 @@ def _smaller(picture: Path) -> bytes:
 
     with Image.open(picture) as image:
         shown = image.convert("RGB")
-        shown.thumbnail((_WIDEST, _WIDEST * 4))
+    size = float(_WIDEST)
+    while True:
+        shown.thumbnail((size, size * 4))
         buffer = io.BytesIO()
         shown.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
+        if buffer.tell() <= _LARGEST:
+            return buffer.getvalue()
+        size = 0.9 * max(shown.width, shown.height / 4)

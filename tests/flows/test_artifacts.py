@@ -1,6 +1,14 @@
 """What is read out of a stage's metrics."""
 
-from flows.artifacts import failing_rows, shows_no_people, verdict
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from prefect.settings import get_current_settings
+
+from flows.artifacts import _data_uri, failing_rows, shows_no_people, verdict
 
 FAILED = {
     "success": False,
@@ -49,3 +57,18 @@ def test_faces_are_nobodys_only_where_all_are_drawn(tmp_path):
     assert shows("synthetic", "synthetic")
     assert not shows("synthetic", "lfw")
     assert not shows()
+
+
+def test_a_picture_fits_into_an_event(tmp_path):
+    """Of a larger one Prefect only says that it refuses to publish it."""
+    noise = np.random.default_rng(0).integers(0, 255, (5400, 1200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "faces.png", compress_level=1)
+    uri = _data_uri(tmp_path / "faces.png")
+    assert len(uri) < 0.95 * get_current_settings().server.events.maximum_size_bytes
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert picture.height / picture.width == pytest.approx(4.5, abs=0.02)
+    assert picture.width > 300
+
+    Image.fromarray(noise[:100, :200]).save(tmp_path / "small.png")
+    content = base64.b64decode(_data_uri(tmp_path / "small.png").partition(",")[2])
+    assert Image.open(io.BytesIO(content)).size == (200, 100)
