@@ -44,7 +44,7 @@ def main() -> None:
     if options.what == "report":
         if not REPORT.is_file():
             parser.error(f"{REPORT} is not there; run the pipeline first")
-        pages = {"report": (REPORT.as_uri(), 1290, "")}
+        pages = {"report": (REPORT.as_uri(), 1338, "")}
     else:
         pages = prefect_pages(options.url)
     if missing := set(options.only) - set(pages):
