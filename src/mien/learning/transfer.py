@@ -56,7 +56,10 @@ def begin_with(
     if model.settings != trained.settings:
         ours, theirs = (each.model_dump() for each in (model.settings, trained.settings))
         needed = [f"{name}: {theirs[name]}" for name in theirs if ours[name] != theirs[name]]
-        raise MienError(f"pretrain.first_weights: these need a model of {', '.join(needed)}")
+        raise MienError(
+            f"pretrain.first_weights: these need a model of {', '.join(needed)}; "
+            "name those of its own size, or random"
+        )
     if trained.image_size != faces.shape[-1]:
         raise MienError(
             f"pretrain.first_weights: these know faces of {trained.image_size} pixels; "
