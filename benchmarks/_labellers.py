@@ -39,6 +39,11 @@ class Views:
             self.head, self.head_prior, shares.astype(np.float32), self.settings.prior_steps
         )
 
+    def centred(self) -> tuple[Array, Array]:
+        """Unit embeddings of the unlabelled and the labelled faces, about the former's mean."""
+        centre = self.z.mean(axis=0)
+        return guided.unit(self.z - centre), guided.unit(self.anchors - centre)
+
 
 Labeller = Callable[[Views], tuple[Array, Array]]
 """Posterior of each unlabelled face ``[U, C]`` and the prior ``[C]``."""
@@ -60,8 +65,7 @@ def by_guided(
     )  # fmt: skip
     if len(parts) == 3:
         return found.posterior, found.prior
-    centre = views.z.mean(axis=0)
-    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
+    z, anchors = views.centred()
     sources = []
     if "clusters" in parts:
         sources.append(_by_votes(z, anchors, views, found.prototypes, found.prior))
@@ -90,8 +94,7 @@ def without(part: str) -> Labeller:
 def by_kmeans(views: Views) -> tuple[Array, Array]:
     """k-means on the unlabelled faces, as many clusters as guided clustering has."""
     settings, prior = views.settings, views.prior()
-    centre = views.z.mean(axis=0)
-    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
+    z, anchors = views.centred()
     count = views.classes * settings.prototypes_per_expression + settings.free_prototypes
     vectors = guided.kmeans(z, count, views.seed)
     prototypes = guided.Prototypes(vectors, np.full(count, guided.FREE), np.ones(count, np.float32))
@@ -102,8 +105,7 @@ def by_sinkhorn(views: Views) -> tuple[Array, Array]:
     """Prototypes whose clusters are forced to equal parts."""
     even = np.full(views.classes, 1 / views.classes, np.float32)
     settings = views.settings.model_copy(update={"free_prototypes": 0, "prior_strength": 1000.0})
-    centre = views.z.mean(axis=0)
-    z, anchors = guided.unit(views.z - centre), guided.unit(views.anchors - centre)
+    z, anchors = views.centred()
     prototypes = guided.initial_prototypes(
         z, anchors, views.labels, views.classes, settings, views.seed
     )
@@ -122,8 +124,7 @@ def by_rank_order(views: Views, neighbours: int = 20) -> tuple[Array, Array]:
     from scipy.sparse.csgraph import connected_components
 
     prior = views.prior()
-    points = np.concatenate([views.z, views.anchors])
-    points = guided.unit(points - views.z.mean(axis=0))
+    points = np.concatenate(views.centred())
     first, second, distance = _rank_order_links(points, neighbours)
     near = distance <= np.quantile(distance, 0.1)
     links = coo_matrix((near[near], (first[near], second[near])), (len(points), len(points)))

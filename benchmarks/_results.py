@@ -2,6 +2,8 @@
 
 import os
 import platform
+import statistics
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ def machine() -> dict[str, Any]:
             for name in ("mien", "torch", "onnxruntime", "scikit-learn", "numpy")
         },
     }
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Of the runs' figures; one run has no standard deviation."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def write_result(name: str, value: Any) -> None:

@@ -31,7 +31,6 @@ that lies there already; with ``--params`` their names have those files' at the 
 
 import argparse
 import functools
-import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +50,7 @@ from _labellers import (
     precision_at_half,
     without,
 )
-from _results import FOLDER, machine, write_result
+from _results import FOLDER, machine, mean_and_std, write_result
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import (
@@ -64,10 +63,9 @@ from mien.data.dataset import (
 )
 from mien.data.manifest import read_manifest
 from mien.files import read_json, replacing_file, write_json
-from mien.learning import clustering as guided
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.clustering import Array
-from mien.learning.embedding import accuracy_on, embed_faces
+from mien.learning.embedding import accuracy_on, embed_faces, embed_with_mirror
 from mien.learning.joint import JointData, JointTask
 from mien.learning.training import SupervisedTask, class_log_prior, fit, make_fabric
 from mien.model.accnn import ACCNN
@@ -144,15 +142,15 @@ class ArmTask(JointTask):
 
 def view(model: ACCNN, data: JointData, settings: ClusterSettings, seed: int) -> Views:
     """Embed all faces, as they are and mirrored."""
-    ours = [embed_faces(model, data.faces, data.labelled.rows, flip=f) for f in (False, True)]
-    theirs = [embed_faces(model, data.faces, data.unlabelled, flip=f) for f in (False, True)]
-    logits = (theirs[0].logits + theirs[1].logits) / 2
-    shares = class_log_prior(data.labelled.labels, logits.shape[1], 1 - settings.class_balance)
+    ours = embed_with_mirror(model, data.faces, data.labelled.rows)
+    theirs = embed_with_mirror(model, data.faces, data.unlabelled)
+    classes = theirs.logits.shape[1]
+    shares = class_log_prior(data.labelled.labels, classes, 1 - settings.class_balance)
     return Views(
-        (theirs[0].embeddings + theirs[1].embeddings) / 2,
-        guided.softmax(logits),
+        theirs.embeddings,
+        theirs.probabilities,
         shares.softmax(dim=0).numpy(),
-        (ours[0].embeddings + ours[1].embeddings) / 2,
+        ours.embeddings,
         data.labelled.labels,
         settings,
         seed,
@@ -266,8 +264,7 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"labels": labels, "arm": arm, "draws": len(own)}
         for measure in ("test", "test_flip", "validation"):
             values = [run[measure] for run in own]
-            row[measure] = statistics.fmean(values)
-            row[f"{measure}_std"] = statistics.stdev(values) if len(values) > 1 else None
+            row[measure], row[f"{measure}_std"] = mean_and_std(values)
         rows.append(row)
     return rows
 

@@ -15,7 +15,6 @@ Writes ``benchmarks/results/first_weights.json``.
 
 import argparse
 import random
-import statistics
 import subprocess
 import sys
 import zipfile
@@ -24,12 +23,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from _results import FOLDER, machine, write_result
+from _results import FOLDER, machine, mean_and_std, write_result
 
 from mien.data.dataset import labelled_rows, open_faces
 from mien.data.manifest import read_manifest
 from mien.files import read_json, write_text
-from mien.learning.clustering import softmax
 from mien.learning.embedding import embed_faces
 from mien.model.weights import load_weights, shipped_weights
 
@@ -131,7 +129,7 @@ def regrouped(out: Path) -> dict[str, float]:
     store = open_faces(out / "data" / "prepared" / "faces.npy")
     rows = labelled_rows(table, list(GROUPS), "test")
     small = load_weights(shipped_weights("small"))
-    probabilities = softmax(embed_faces(small.model, store, rows.rows).logits)
+    probabilities = embed_faces(small.model, store, rows.rows).probabilities
     sums = [
         probabilities[:, [small.expressions.index(name) for name in members]].sum(axis=1)
         for members in GROUPS.values()
@@ -148,8 +146,7 @@ def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for part in ("pretrained", "final"):
             for key in ("accuracy", "macro_f1"):
                 values = [run[part][key] for run in own]
-                row[f"{part}_{key}"] = statistics.fmean(values)
-                row[f"{part}_{key}_std"] = statistics.stdev(values) if len(values) > 1 else None
+                row[f"{part}_{key}"], row[f"{part}_{key}_std"] = mean_and_std(values)
         rows.append(row)
     return rows
 

@@ -11,7 +11,6 @@ measured by ``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``.
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from _results import FOLDER, machine, write_result
+from _results import FOLDER, machine, mean_and_std, write_result
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows, indices, labelled_rows, open_faces
@@ -159,8 +158,8 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     if all("all_labels" in r for r in runs):
         columns["all_labels_accuracy"] = [r["all_labels"]["accuracy"] for r in runs]
     summary = {
-        key: {"mean": statistics.fmean(v), "std": statistics.stdev(v) if len(v) > 1 else None}
-        for key, v in columns.items()
+        key: dict(zip(("mean", "std"), mean_and_std(values), strict=True))
+        for key, values in columns.items()
     }
     for key, value in summary.items():
         spread = f" ± {value['std']:.1%}" if value["std"] is not None else ""

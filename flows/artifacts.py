@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from mien.files import read_json
 from mien.params import read_yaml
 from mien.pipeline import Pipeline, flatten
+from mien.workspace import all_drawn
 
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 _WIDEST = 1600
@@ -70,9 +71,7 @@ def has_measured(pipeline: Pipeline, stage: str, since: float) -> bool:
 
 def shows_no_people(root: Path) -> bool:
     """Whether all faces are drawn, so that pictures of them are nobody's."""
-    prepare = read_yaml(root / "params.yaml").get("prepare", {})
-    sources = prepare.get("sources", []) if isinstance(prepare, dict) else []
-    return bool(sources) and all(source.get("kind") == "synthetic" for source in sources)
+    return all_drawn(read_yaml(root / "params.yaml"))
 
 
 def _publish_figures(stage: str, metrics: Mapping[str, Any]) -> None:

@@ -34,18 +34,25 @@ def default_params() -> dict[str, Any]:
 def complete_params(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting: the project's own with ``changes`` laid over them.
 
-    The project's own suit the faces that it draws, which a short run tells apart. Where ``changes``
-    names sources and not all of them are drawn, ``configs/faces.yaml`` lies in between.
+    The project's own suit the faces that it draws, which a short run tells apart. Where not all
+    faces are drawn, ``configs/faces.yaml`` lies in between.
     """
-    prepare = changes.get("prepare")
+    settings = merge(default_params(), changes)
+    if all_drawn(settings):
+        return settings
+    real = read_yaml(_project_file("configs/faces.yaml"))
+    return merge(merge(default_params(), real), changes)
+
+
+def all_drawn(settings: Mapping[str, Any]) -> bool:
+    """Whether there are sources and every one of them is drawn; ``settings`` need not be right."""
+    prepare = settings.get("prepare")
     sources = prepare.get("sources") if isinstance(prepare, Mapping) else None
-    real = isinstance(sources, list) and any(
-        isinstance(source, Mapping) and source.get("kind") != "synthetic" for source in sources
+    return (
+        isinstance(sources, list)
+        and bool(sources)
+        and all(isinstance(each, Mapping) and each.get("kind") == "synthetic" for each in sources)
     )
-    settings = default_params()
-    if real:
-        settings = merge(settings, read_yaml(_project_file("configs/faces.yaml")))
-    return merge(settings, changes)
 
 
 def workspace_params(root: Path) -> dict[str, Any] | None:

@@ -24,6 +24,13 @@ class Embedded:
         result: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
         return result
 
+    def mean_with(self, other: "Embedded") -> "Embedded":
+        """The mean of both, such as of faces and their mirror images."""
+        two = np.float32(2)
+        return Embedded(
+            (self.embeddings + other.embeddings) / two, (self.logits + other.logits) / two
+        )
+
 
 def embed_faces(
     model: ACCNN, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 64
@@ -50,6 +57,12 @@ def embed_faces(
             z, y = model.forward_both(batch)
             embeddings[part], logits[part] = z.float().cpu().numpy(), y.float().cpu().numpy()
     return Embedded(embeddings, logits)
+
+
+def embed_with_mirror(model: ACCNN, faces: Faces, rows: Rows) -> Embedded:
+    """`embed_faces` of each face and of its mirror image, the mean of both."""
+    plain, mirrored = (embed_faces(model, faces, rows, flip=flip) for flip in (False, True))
+    return plain.mean_with(mirrored)
 
 
 def accuracy_on(model: ACCNN, faces: Faces, labelled: LabelledRows) -> dict[str, float]:

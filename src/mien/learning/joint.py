@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.learning.clustering import Array, Clustering, guided_clustering
-from mien.learning.embedding import Embedded, embed_faces
+from mien.learning.embedding import Embedded, embed_faces, embed_with_mirror
 from mien.learning.training import Task, class_log_prior, shuffled
 from mien.model.accnn import ACCNN
 from mien.model.losses import (
@@ -221,19 +221,14 @@ def cluster_faces(
     """Embed all faces, as they are and mirrored, and cluster the mean of both."""
     plain = embed_faces(model, data.faces, data.unlabelled)
     mirrored = embed_faces(model, data.faces, data.unlabelled, flip=True)
-    anchors = [
-        embed_faces(model, data.faces, data.labelled.rows, flip=flip).embeddings
-        for flip in (False, True)
-    ]
+    joined = plain.mean_with(mirrored)
+    anchors = embed_with_mirror(model, data.faces, data.labelled.rows).embeddings
     classes = plain.logits.shape[1]
     shares = class_log_prior(data.labelled.labels, classes, 1 - settings.class_balance)
-    joined = Embedded(
-        _mean(plain.embeddings, mirrored.embeddings), _mean(plain.logits, mirrored.logits)
-    )
     clustering = guided_clustering(
         joined.embeddings,
         joined.probabilities,
-        _mean(*anchors),
+        anchors,
         data.labelled.labels,
         shares.softmax(dim=0).numpy(),
         settings,
@@ -248,7 +243,3 @@ def agreement(before: np.ndarray, after: np.ndarray) -> float:
     from sklearn.metrics import normalized_mutual_info_score
 
     return float(normalized_mutual_info_score(before, after))
-
-
-def _mean(first: Array, second: Array) -> Array:
-    return (first + second) / np.float32(2)

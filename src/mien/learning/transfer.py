@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mien.data.dataset import Faces, LabelledRows
 from mien.errors import MienError
-from mien.learning.embedding import embed_faces
+from mien.learning.embedding import embed_with_mirror
 from mien.model.accnn import ACCNN
 from mien.model.weights import Trained
 
@@ -69,8 +69,7 @@ def begin_with(
     body = {name: value for name, value in learned.items() if not name.startswith("head.")}
     model.load_state_dict(model.state_dict() | body)
 
-    views = [embed_faces(trained.model, faces, labelled.rows, flip=flip) for flip in (False, True)]
-    embeddings = (views[0].embeddings + views[1].embeddings) / 2
+    embeddings = embed_with_mirror(trained.model, faces, labelled.rows).embeddings
     scale = float(embeddings.std())
     fitted = _regression(embeddings / scale, labelled.labels, seed)
     weight, bias = fitted.coef_ / scale, fitted.intercept_

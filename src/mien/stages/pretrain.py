@@ -51,9 +51,9 @@ def main(
     )
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
-    shipped = {*refinery, *([start] if start else [])}
+    inputs = [manifest, faces, *refinery, *([start] if start else [])]
     run, before, first = (
-        Checkpoint.of(checkpoints, {**mark, **decides}, [manifest, faces, *sorted(shipped)])
+        Checkpoint.of(checkpoints, {**mark, **decides}, inputs)
         for mark in ({}, {"labels": None}, {"larger": True})
     )
 
