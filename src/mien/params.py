@@ -170,7 +170,7 @@ def _check_lengths(widths: list[int], blocks: list[int]) -> None:
 
 
 class AugmentationSettings(Section):
-    """Random changes to training faces; the *strong* view adds more of them and erases a part."""
+    """Random changes to training faces; the *strong* view has more of them."""
 
     rotate: Annotated[float, Field(ge=0, le=90)]
     """Largest rotation, degrees."""
@@ -180,6 +180,12 @@ class AugmentationSettings(Section):
     """Largest shift, as a share of the side."""
     light: Share
     """Largest relative change of contrast and of gamma."""
+    blur: Share
+    """Largest deviation of the Gaussian that blurs a quarter of the strong views, as a share of the
+    side."""
+    noise: Share
+    """Largest deviation of the noise in a quarter of the strong views, as a share of the grey
+    range."""
     erase: Share
     """Side of the erased square in a strong view, as a share of the face's side."""
     strong: Annotated[float, Field(ge=1, le=4)]

@@ -6,11 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mien.data.augmentation import Augmentation, erase, move, relight
+from mien.data.augmentation import Augmentation, add_noise, blur, erase, move, relight
 from mien.params import AugmentationSettings
 
-NONE = AugmentationSettings(rotate=0, scale=0, shift=0, light=0, erase=0, strong=1)
-SOME = AugmentationSettings(rotate=15, scale=0.1, shift=0.1, light=0.3, erase=0.4, strong=1.5)
+NONE = AugmentationSettings(rotate=0, scale=0, shift=0, light=0, blur=0, noise=0, erase=0, strong=1)
+SOME = AugmentationSettings(
+    rotate=15, scale=0.1, shift=0.1, light=0.3, blur=0.05, noise=0.1, erase=0.4, strong=1.5
+)
 
 
 def rng(seed=0):
@@ -80,6 +82,44 @@ def test_erase_takes_a_square_of_the_asked_side():
     gone = (erase(white, 0.4, rng()) == 0.5).sum(dim=(1, 2, 3))
     assert gone.max() in (64, 72, 81)  # 8×8, or a pixel more where it lies off the raster
     assert gone.min() < 40  # some stick out
+
+
+def test_blur_spreads_a_point_as_far_as_asked():
+    faces = torch.zeros(400, 1, 21, 21)
+    faces[:, :, 10, 10] = 1
+    blurred = blur(faces, 0.1, rng())
+    assert torch.allclose(blurred.sum(dim=(1, 2, 3)), torch.ones(400), atol=1e-3)
+    rows = blurred.sum(dim=(1, 3))
+    deviation = (rows * (torch.arange(21) - 10).square()).sum(dim=1).sqrt()
+    assert 0.65 < (deviation < 0.01).float().mean() < 0.85  # three in four stay as they are
+    assert 2.0 < deviation.max() < 2.2  # 0.1 of 21 pixels
+    assert torch.allclose(rows, blurred.sum(dim=(1, 2)), atol=1e-6)  # as far across as down
+
+
+def test_blur_leaves_an_even_face_as_it_is():
+    even = torch.full((16, 1, 12, 12), 0.3)
+    assert torch.allclose(blur(even, 0.2, rng()), even, atol=1e-6)  # its borders, too
+
+
+def test_noise_is_as_large_as_asked_and_in_a_quarter_of_the_faces():
+    grey = torch.full((400, 1, 24, 24), 0.5)
+    noisy = add_noise(grey, 0.1, rng())
+    deviation = noisy.std(dim=(1, 2, 3))
+    assert 0.65 < (deviation < 1e-6).float().mean() < 0.85
+    assert 0.09 < deviation.max() < 0.11
+    assert (noisy.mean(dim=(1, 2, 3)) - 0.5).abs().max() < 0.02
+
+
+def test_views_without_blur_and_noise_draw_nothing_for_them():
+    plain = SOME.model_copy(update={"blur": 0.0, "noise": 0.0})
+    with_noise = SOME.model_copy(update={"blur": 0.0, "noise": 1e-9})
+    first = Augmentation(plain).strong(faces(), rng())
+    assert not torch.equal(first, Augmentation(with_noise).strong(faces(), rng()))
+    generator = rng()
+    moved = move(
+        faces(), rotate=math.radians(15) * 1.5, scale=0.1 * 1.5, shift=0.1 * 1.5, rng=generator
+    )
+    assert torch.equal(first, erase(relight(moved, 0.3 * 1.5, generator), 0.4, generator))
 
 
 def test_relight_keeps_black_and_white_apart():

@@ -9,7 +9,9 @@ MODEL = ModelSettings(
     convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
     transform="depthwise",
 )  # fmt: skip
-GENTLE = AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
+GENTLE = AugmentationSettings(
+    rotate=5, scale=0.05, shift=0.05, light=0.1, blur=0, noise=0, erase=0.1, strong=1
+)
 COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
 
 

@@ -33,7 +33,9 @@ SETTINGS = ClusterSettings(
     dustbin_similarity=0.2, neighbours=3, chunk=16,
 )  # fmt: skip
 AUGMENTATION = Augmentation(
-    AugmentationSettings(rotate=5, scale=0.05, shift=0.05, light=0.1, erase=0.1, strong=1)
+    AugmentationSettings(
+        rotate=5, scale=0.05, shift=0.05, light=0.1, blur=0, noise=0, erase=0.1, strong=1
+    )
 )
 COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
 CLASSES = 3

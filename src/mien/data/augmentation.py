@@ -12,9 +12,9 @@ from mien.params import AugmentationSettings
 class Augmentation:
     """Weak and strong views of a batch of faces.
 
-    A weak view is mirrored, turned, scaled, shifted and lit anew; a strong one more so, with a
-    square of it erased (DeVries & Taylor 2017). All draws come from the generator that is handed
-    in, on the CPU, so that a run can be repeated on any device.
+    A weak view is mirrored, turned, scaled, shifted and lit anew; a strong one more so, and some of
+    them out of focus and noisy, with a square erased (DeVries & Taylor 2017). All draws come from
+    the generator that is handed in, on the CPU, so that a run can be repeated on any device.
     """
 
     def __init__(self, settings: AugmentationSettings) -> None:
@@ -22,23 +22,28 @@ class Augmentation:
 
     def weak(self, faces: Tensor, rng: torch.Generator) -> Tensor:
         """Weak view of ``[B, 1, S, S]`` faces in [0, 1]; the same shape and range."""
-        return self._view(faces, rng, 1.0)
+        return relight(self._moved(faces, rng, 1.0), self.settings.light, rng)
 
     def strong(self, faces: Tensor, rng: torch.Generator) -> Tensor:
         """Strong view of ``[B, 1, S, S]`` faces in [0, 1]; the same shape and range."""
-        view = self._view(faces, rng, self.settings.strong)
-        return erase(view, self.settings.erase, rng)
-
-    def _view(self, faces: Tensor, rng: torch.Generator, strength: float) -> Tensor:
         settings = self.settings
-        moved = move(
+        view = self._moved(faces, rng, settings.strong)
+        if settings.blur:
+            view = blur(view, settings.blur, rng)
+        view = relight(view, settings.light * settings.strong, rng)
+        if settings.noise:
+            view = add_noise(view, settings.noise, rng)
+        return erase(view, settings.erase, rng)
+
+    def _moved(self, faces: Tensor, rng: torch.Generator, strength: float) -> Tensor:
+        settings = self.settings
+        return move(
             faces,
             rotate=math.radians(settings.rotate) * strength,
             scale=settings.scale * strength,
             shift=settings.shift * strength,
             rng=rng,
         )
-        return relight(moved, settings.light * strength, rng)
 
 
 def move(
@@ -58,6 +63,28 @@ def move(
     theta = torch.cat([rotation, offset.unsqueeze(2)], dim=2).to(faces.device)
     grid = functional.affine_grid(theta, list(faces.shape), align_corners=False)
     return functional.grid_sample(faces, grid, padding_mode="border", align_corners=False)
+
+
+def blur(faces: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Put some faces out of focus: a Gaussian of deviation up to ``share`` × S pixels.
+
+    Where the picture ends the filter is cut off.
+    """
+    side = faces.shape[-1]
+    deviation = (_sometimes(len(faces), rng) * share * side).clamp_min(0.1)
+    places = torch.arange(side)
+    distance = (places - places.unsqueeze(1)).square()  # [S, S]
+    filters = (-distance / (2 * deviation.view(-1, 1, 1).square())).softmax(dim=2)  # [B, S, S]
+    filters = filters.to(faces.device)
+    with torch.autocast(faces.device.type, enabled=False):  # bfloat16 has fewer grey levels
+        return (filters @ faces.squeeze(1) @ filters.mT).unsqueeze(1)
+
+
+def add_noise(faces: Tensor, deviation: float, rng: torch.Generator) -> Tensor:
+    """Add normal noise to some faces, of a ``deviation`` up to that share of the grey range."""
+    amount = (_sometimes(len(faces), rng) * deviation).view(-1, 1, 1, 1)
+    noise = torch.randn(faces.shape, generator=rng) * amount
+    return (faces + noise.to(faces.device)).clamp(0, 1)
 
 
 def relight(faces: Tensor, light: float, rng: torch.Generator) -> Tensor:
@@ -83,3 +110,12 @@ def erase(faces: Tensor, share: float, rng: torch.Generator) -> Tensor:
 def _uniform(count: int, rng: torch.Generator) -> Tensor:
     """``count`` draws from [-1, 1)."""
     return torch.rand(count, generator=rng) * 2 - 1
+
+
+def _sometimes(count: int, rng: torch.Generator) -> Tensor:
+    """``count`` draws: a quarter of them from (0, 1), the others 0.
+
+    On FER2013 a network as small as these needs the other three: with half of the views blurred and
+    half of them noisy it was a point less accurate on faces as they are.
+    """
+    return (torch.rand(count, generator=rng) * 4 - 3).clamp_min(0)
