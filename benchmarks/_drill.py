@@ -13,10 +13,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from _degradations import blur, darken, zoom
 
 from mien.data.synthetic import render, synthetic_table
 from mien.data.synthetic.table import EVERYDAY
+from mien.evaluation.degradations import blur, darken, zoom
 from mien.params import SyntheticSource
 from mien.serving.client import Client
 
@@ -121,7 +121,7 @@ def draw(count: int, drifted: bool, seed: int, size: int) -> tuple[np.ndarray, l
     labels = table[column].tolist()
     faces = render(table["path"].tolist(), labels, seed=seed, size=size)
     if drifted:
-        for change in (zoom(1.25), blur(size / 40), darken(0.5)):
+        for change in (zoom(1.25), blur(1.2), darken(0.5)):
             faces = change(faces)
     return faces, labels
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from _degradations import MIX, PIXELS, STRENGTHS
 from _results import FOLDER, machine, write_result
 from safetensors.numpy import load_file
 
 from mien import packaging
 from mien.data.manifest import measure
 from mien.data.synthetic import render, synthetic_table
+from mien.evaluation.degradations import DEGRADATIONS
 from mien.monitoring.log import Window
 from mien.monitoring.reference import Reference, read_reference
 from mien.monitoring.verdict import judge
@@ -34,6 +34,8 @@ SIZES = (100, 300, 1000)
 UNDRIFTED, PAIRS = 200, 10
 PRESET_UNDRIFTED, PRESET_WINDOWS = 60, 3
 POOL, DRIFTED_POOL, SEED = 12_000, 3_000, 4242
+MIX = {"slight": 0.25, "clear": 0.5, "strong": 0.8}
+"""Share of the faces that are replaced by happy ones, in each strength."""
 
 
 def main() -> None:
@@ -107,13 +109,13 @@ def degraded(
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Each kind and strength, and what the network says of faces that are so."""
     some = faces[-DRIFTED_POOL:]
-    for kind, changes in PIXELS.items():
-        for strength, change in zip(STRENGTHS, changes, strict=True):
+    for kind, changes in DEGRADATIONS.items():
+        for strength, change in changes.items():
             yield kind, strength, network.describe(change(some))
     described = network.describe(some)
     happy = np.flatnonzero(shown[-DRIFTED_POOL:] == "happy")
     rng = np.random.default_rng(SEED)
-    for strength, share in zip(STRENGTHS, MIX, strict=True):
+    for strength, share in MIX.items():
         rows = np.arange(DRIFTED_POOL)
         replaced = rng.random(DRIFTED_POOL) < share
         rows[replaced] = rng.choice(happy, int(replaced.sum()))
@@ -208,7 +210,7 @@ def plot(drifted: list[dict[str, Any]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     kinds = list(dict.fromkeys(each["kind"] for each in drifted))
-    columns = [(strength, size) for strength in STRENGTHS for size in SIZES]
+    columns = [(strength, size) for strength in MIX for size in SIZES]
     figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharey=True, layout="constrained")
     titles = ("Mien's verdict, within two windows", "Evidently's preset, defaults, one window")
     for axis, key, title in zip(

@@ -15,7 +15,7 @@ SETTINGS = EvaluateSettings(bootstrap=50, calibration_bins=15, coverages=[0.5, 1
 def _predictions(truth: list[int], guesses: list[int], confidence: float = 0.8) -> Predictions:
     probabilities = np.full((len(truth), 3), (1 - confidence) / 2)
     probabilities[np.arange(len(truth)), guesses] = confidence
-    return Predictions(np.array(truth), probabilities, probabilities)
+    return Predictions(np.array(truth), probabilities, probabilities, {"noisy": np.array(guesses)})
 
 
 def test_by_hand():
@@ -36,9 +36,17 @@ def test_by_hand():
     assert comparison["mcnemar"]["only_second_right"] == 2
 
 
+def test_accuracy_on_worse_pictures():
+    probabilities = np.full((4, 3), 1 / 3)
+    worse = {"noisy": np.array([0, 1, 1, 1]), "masked": np.array([2, 2, 2, 2])}
+    said = Predictions(np.array([0, 1, 1, 0]), probabilities, probabilities, worse)
+    measures = measure_test_set(said, said, EXPRESSIONS, SETTINGS, seed=0)
+    assert measures["final"]["degraded_accuracy"] == {"noisy": 3 / 4, "masked": 0}
+
+
 def test_the_mirror_is_averaged_in():
     probabilities = np.array([[0.6, 0.4, 0.0]])
-    unsure = Predictions(np.array([1]), probabilities, np.array([[0.1, 0.9, 0.0]]))
+    unsure = Predictions(np.array([1]), probabilities, np.array([[0.1, 0.9, 0.0]]), {})
     measures = measure_test_set(unsure, unsure, EXPRESSIONS, SETTINGS, seed=0)
     assert measures["final"]["accuracy"] == 0
     assert measures["final"]["flip_tta_accuracy"] == 1

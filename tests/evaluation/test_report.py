@@ -36,7 +36,12 @@ def _test_set(name: str, faces: int) -> TestSet:
     rng = np.random.default_rng(0)
     truth = rng.integers(3, size=faces)
     before, after = (
-        Predictions(truth, rng.dirichlet([1, 1, 1], faces), rng.dirichlet([1, 1, 1], faces))
+        Predictions(
+            truth,
+            rng.dirichlet([1, 1, 1], faces),
+            rng.dirichlet([1, 1, 1], faces),
+            {"noisy": rng.integers(3, size=faces)},
+        )
         for _ in range(2)
     )
     table = pd.DataFrame({"row": np.arange(faces), "path": [f"{i}.png" for i in range(faces)]})
@@ -73,6 +78,7 @@ def test_it_holds_the_numbers(written):
         final = each.measures["final"]
         for value in (final["accuracy"], final["macro_f1"], final["ece"]):
             assert percent(value) in page
+        assert percent(final["degraded_accuracy"]["noisy"]) in page
         assert points(each.measures["comparison"]["accuracy_difference"]) in page
     assert percent(AUDIT["coverage"]) in page
     assert percent(AUDIT["precision"]) in page
@@ -123,7 +129,7 @@ def test_no_pseudo_labels_is_said(tmp_path):
 
 def test_mistakes_are_the_surest_first():
     probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.8, 0.2, 0], [0.99, 0.01, 0]])
-    said = Predictions(np.array([1, 1, 1, 0]), probabilities, probabilities)
+    said = Predictions(np.array([1, 1, 1, 0]), probabilities, probabilities, {})
     table = pd.DataFrame({"row": [3, 2, 1, 0], "path": list("abcd")})
     store = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)
     found = find_mistakes(said, store, table, EXPRESSIONS, 2)

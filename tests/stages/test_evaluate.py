@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score
 
 from mien.data.manifest import read_manifest, write_manifest
 from mien.errors import MienError
+from mien.evaluation.degradations import DEGRADATIONS
 from mien.model.weights import load_weights, save_weights
 from mien.stages.evaluate import find_test_sets, main
 
@@ -85,6 +86,16 @@ def test_weights_for_other_expressions_are_refused(params, measured):
 
 def test_the_same_input_gives_the_same_metrics(params, measured):
     assert _run(params, measured) == _run(params, measured)
+
+
+def test_worse_pictures_are_judged_as_such(params, measured):
+    """A store of blurred faces is right as often as the faces as they are, blurred."""
+    degraded = _run(params, measured)["synthetic"]["final"]["degraded_accuracy"]
+    assert list(degraded) == list(DEGRADATIONS)
+    store = np.load(measured / "faces.npy")
+    for kind in ("blurred", "masked"):
+        np.save(measured / "faces.npy", DEGRADATIONS[kind]["clear"](store))
+        assert _run(params, measured)["synthetic"]["final"]["accuracy"] == degraded[kind]
 
 
 def test_flipping_flips(params, measured):

@@ -108,8 +108,8 @@ def build_card(
         "training": {
             "run": {"seed": params.seed},
             **{
-                stage: _settings(getattr(params, stage).model_dump(mode="json"))
-                for stage in ("pretrain", "cluster", "relabel", "finetune")
+                section: _settings(getattr(params, section).model_dump(mode="json"))
+                for section in ("augmentation", "pretrain", "cluster", "relabel", "finetune")
             },
         },
     }
@@ -164,6 +164,7 @@ def describe_results(evaluation: Json) -> list[Json]:
                 key: {"value": measures["final"][key], **measures["final"]["intervals"][key]}
                 for key in ("accuracy", "mean_class_accuracy", "macro_f1")
             },
+            "degraded_accuracy": measures["final"]["degraded_accuracy"],
             "ece_before_calibration": measures["final"]["ece"],
             "mcnemar_p": measures["comparison"]["mcnemar"]["mid_p"],
             "recall": {

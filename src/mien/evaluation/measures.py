@@ -1,7 +1,7 @@
 """Everything that is measured on one test set, as the values of ``metrics/evaluate.json``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,6 +45,8 @@ class Predictions:
     """``[n, C]``, rows sum to 1."""
     flipped: Floats
     """``[n, C]``, of the mirrored faces."""
+    degraded: Mapping[str, Integers]
+    """``[n]`` likeliest expressions of the faces as worse pictures would show them, by kind."""
 
     @property
     def predicted(self) -> Integers:
@@ -126,6 +128,10 @@ def _measure_model(
             "faces": len(truth),
             **asdict(score_overall(predictions.confusion)),
             "flip_tta_accuracy": float((averaged.argmax(axis=1) == truth).mean()),
+            "degraded_accuracy": {
+                kind: float((guesses == truth).mean())
+                for kind, guesses in predictions.degraded.items()
+            },
             "ece": expected_calibration_error(predictions.reliability(settings.calibration_bins)),
             "negative_log_likelihood": negative_log_likelihood(probabilities, truth),
             "aurc": area_under_risk_coverage(curve),

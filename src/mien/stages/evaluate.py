@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from mien.data.dataset import Faces, indices, open_faces
 from mien.data.manifest import read_manifest
 from mien.errors import MienError
+from mien.evaluation.degradations import DEGRADATIONS
 from mien.evaluation.measures import Predictions, measure_test_set
 from mien.evaluation.report import write_report
 from mien.evaluation.tables import (
@@ -117,12 +119,17 @@ def predict(
     table: pd.DataFrame,
     expressions: list[str],
 ) -> Predictions:
-    """What a network says of a table's faces, and of their mirror images."""
+    """What a network says of a table's faces, of their mirror images, and of worse pictures."""
     rows = table["row"].to_numpy()
+    faces, all_rows = np.asarray(store[rows]), np.arange(len(rows))
     return Predictions(
         truth=indices(table["label"], expressions),
         probabilities=embed_faces(trained.model, store, rows).probabilities,
         flipped=embed_faces(trained.model, store, rows, flip=True).probabilities,
+        degraded={
+            kind: embed_faces(trained.model, changes["clear"](faces), all_rows).logits.argmax(1)
+            for kind, changes in DEGRADATIONS.items()
+        },
     )
 
 

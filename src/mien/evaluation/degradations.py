@@ -1,4 +1,7 @@
-"""Ways in which the pictures of a service change, each in three strengths."""
+"""Ways in which pictures are worse than a test set's, each in three strengths.
+
+A change takes grey faces ``[n, S, S]``, uint8, and returns as many.
+"""
 
 from collections.abc import Callable
 
@@ -6,11 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Faces = NDArray[np.uint8]
-STRENGTHS = ("slight", "clear", "strong")
+from mien.data.dataset import Faces
+
+Change = Callable[[Faces], Faces]
 
 
-def _each(change: Callable[[Faces], Faces]) -> Callable[[Faces], Faces]:
+def _each(change: Change) -> Change:
     return lambda faces: np.stack([change(face) for face in faces])
 
 
@@ -18,27 +22,29 @@ def _clip(values: NDArray[np.floating]) -> Faces:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def darken(factor: float) -> Callable[[Faces], Faces]:
+def darken(factor: float) -> Change:
     """Less light."""
     return lambda faces: _clip(faces * factor)
 
 
-def brighten(gamma: float) -> Callable[[Faces], Faces]:
+def brighten(gamma: float) -> Change:
     """Over-exposed."""
     return lambda faces: _clip(255 * (faces / 255) ** gamma)
 
 
-def flatten(factor: float) -> Callable[[Faces], Faces]:
+def flatten(factor: float) -> Change:
     """Less contrast, as through haze."""
     return lambda faces: _clip(128 + factor * (faces.astype(np.float32) - 128))
 
 
-def blur(sigma: float) -> Callable[[Faces], Faces]:
-    """Out of focus; pixels of a 48×48 face."""
-    return _each(lambda face: cv2.GaussianBlur(face, (0, 0), sigma))
+def blur(sigma: float) -> Change:
+    """Out of focus; ``sigma`` is in pixels of a 48×48 face."""
+    return _each(
+        lambda face: np.asarray(cv2.GaussianBlur(face, (0, 0), sigma * face.shape[0] / 48))
+    )
 
 
-def noise(deviation: float) -> Callable[[Faces], Faces]:
+def noise(deviation: float) -> Change:
     """A sensor in the dark; grey levels."""
 
     def change(faces: Faces) -> Faces:
@@ -48,11 +54,11 @@ def noise(deviation: float) -> Callable[[Faces], Faces]:
     return change
 
 
-def compress(quality: int) -> Callable[[Faces], Faces]:
+def compress(quality: float) -> Change:
     """JPEG."""
 
     def change(face: Faces) -> Faces:
-        code = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        code = cv2.imencode(".jpg", face, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
         return np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE))
 
     return _each(change)
@@ -63,7 +69,7 @@ def _warp(face: Faces, matrix: NDArray[np.float64]) -> Faces:
     return np.asarray(cv2.warpAffine(face, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE))
 
 
-def zoom(factor: float) -> Callable[[Faces], Faces]:
+def zoom(factor: float) -> Change:
     """Another crop: over 1 is tighter, under 1 wider."""
 
     def change(face: Faces) -> Faces:
@@ -73,7 +79,7 @@ def zoom(factor: float) -> Callable[[Faces], Faces]:
     return _each(change)
 
 
-def rotate(degrees: float) -> Callable[[Faces], Faces]:
+def rotate(degrees: float) -> Change:
     """A camera that hangs askew."""
 
     def change(face: Faces) -> Faces:
@@ -83,7 +89,7 @@ def rotate(degrees: float) -> Callable[[Faces], Faces]:
     return _each(change)
 
 
-def cover(share: float) -> Callable[[Faces], Faces]:
+def cover(share: float) -> Change:
     """Masks: the lower part of the face is one tone."""
 
     def change(faces: Faces) -> Faces:
@@ -95,17 +101,18 @@ def cover(share: float) -> Callable[[Faces], Faces]:
     return change
 
 
-PIXELS: dict[str, tuple[Callable[[Faces], Faces], ...]] = {
-    "darker": (darken(0.85), darken(0.65), darken(0.4)),
-    "over-exposed": (brighten(0.85), brighten(0.65), brighten(0.45)),
-    "less contrast": (flatten(0.85), flatten(0.65), flatten(0.4)),
-    "blurred": (blur(0.5), blur(0.9), blur(1.6)),
-    "noisy": (noise(4), noise(10), noise(20)),
-    "compressed": (compress(40), compress(20), compress(8)),
-    "wider crop": (zoom(0.93), zoom(0.8), zoom(0.65)),
-    "rotated": (rotate(6), rotate(14), rotate(25)),
-    "masked": (cover(0.08), cover(0.2), cover(0.35)),
+DEGRADATIONS: dict[str, dict[str, Change]] = {
+    kind: dict(zip(("slight", "clear", "strong"), map(change, amounts), strict=True))
+    for kind, change, amounts in (
+        ("darker", darken, (0.85, 0.65, 0.4)),
+        ("over-exposed", brighten, (0.85, 0.65, 0.45)),
+        ("less contrast", flatten, (0.85, 0.65, 0.4)),
+        ("blurred", blur, (0.5, 0.9, 1.6)),
+        ("noisy", noise, (4, 10, 20)),
+        ("compressed", compress, (40, 20, 8)),
+        ("wider crop", zoom, (0.93, 0.8, 0.65)),
+        ("rotated", rotate, (6, 14, 25)),
+        ("masked", cover, (0.08, 0.2, 0.35)),
+    )
 }
-"""Slight, clear and strong, of nine kinds; the tenth is another mix of expressions."""
-MIX = (0.25, 0.5, 0.8)
-"""Share of the faces that are replaced by happy ones."""
+"""By kind and strength."""
