@@ -14,6 +14,7 @@ from mien.model.weights import Trained
 from tests.model.test_accnn import SETTINGS
 
 SIZE = 24
+OTHERS = ("p", "q", "r", "s")
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, cla
     faces, labelled = faces_of(classes)
     log_prior = class_log_prior(labelled.labels, classes, balance)
     model = ACCNN(SETTINGS, classes)
-    strength = begin_with(model, trained, faces, labelled, log_prior=log_prior, seed=0)
+    strength = begin_with(
+        model, trained, faces, labelled, expressions=OTHERS[:classes], log_prior=log_prior, seed=0
+    )
     model.eval()
     with torch.no_grad():
         embeddings = trained.model.embed(to_tensor(faces))
@@ -57,8 +60,8 @@ def test_faces_that_say_nothing_get_the_strongest_regularisation(trained):
     nothing = LabelledRows(labelled.rows, shuffled)
     free = torch.zeros(3)
     of = (ACCNN(SETTINGS, 3), trained, faces)
-    assert begin_with(*of, nothing, log_prior=free, seed=0) < begin_with(
-        *of, labelled, log_prior=free, seed=0
+    assert begin_with(*of, nothing, expressions=OTHERS[:3], log_prior=free, seed=0) < begin_with(
+        *of, labelled, expressions=OTHERS[:3], log_prior=free, seed=0
     )
 
 
@@ -66,16 +69,58 @@ def test_a_single_face_of_an_expression_is_enough(trained):
     faces, labelled = faces_of(3)
     few = LabelledRows(labelled.rows[19:], labelled.labels[19:])
     assert (few.labels == 0).sum() == 1
-    begin_with(ACCNN(SETTINGS, 3), trained, faces, few, log_prior=torch.zeros(3), seed=0)
+    begin_with(
+        ACCNN(SETTINGS, 3),
+        trained,
+        faces,
+        few,
+        expressions=OTHERS[:3],
+        log_prior=torch.zeros(3),
+        seed=0,
+    )
+
+
+def test_a_head_that_knows_the_expressions_better_stays(trained):
+    """Of some of its expressions, in another order; from labels too few to fit one as good."""
+    faces, labelled = faces_of(5, count=40)
+    with torch.no_grad():
+        z = trained.model.embed(to_tensor(faces)).numpy()
+    learned = LogisticRegression(max_iter=2000, C=1e4).fit(z, labelled.labels)
+    with torch.no_grad():
+        trained.model.head.weight.copy_(torch.from_numpy(learned.coef_))
+        trained.model.head.bias.copy_(torch.from_numpy(learned.intercept_))
+    chosen = np.flatnonzero(np.isin(labelled.labels, [1, 3]))[::8]
+    few = LabelledRows(labelled.rows[chosen], np.where(labelled.labels[chosen] == 3, 0, 1))
+    model = ACCNN(SETTINGS, 2)
+    of = (model, trained, faces, few)
+    free = torch.zeros(2)
+    assert begin_with(*of, expressions=["d", "b"], log_prior=free, seed=0) is None
+    head = trained.model.head
+    torch.testing.assert_close(model.head.weight, head.weight[[3, 1]])
+    torch.testing.assert_close(model.head.bias, head.bias[[3, 1]])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+    # under other names it has to be fitted
+    assert begin_with(*of, expressions=["d", "q"], log_prior=free, seed=0)
+    # and where it is wrong it does not stay
+    assert begin_with(*of, expressions=["b", "d"], log_prior=free, seed=0)
 
 
 def test_another_network_or_other_faces_are_refused(trained):
     faces, labelled = faces_of(2)
     other = ACCNN(SETTINGS.model_copy(update={"stem": 16}), 2)
     with pytest.raises(MienError, match="these need a model of stem: 8"):
-        begin_with(other, trained, faces, labelled, log_prior=torch.zeros(2), seed=0)
+        begin_with(
+            other,
+            trained,
+            faces,
+            labelled,
+            expressions=OTHERS[:2],
+            log_prior=torch.zeros(2),
+            seed=0,
+        )
     with pytest.raises(MienError, match=r"faces of 24 pixels; prepare.image_size is 20"):
         begin_with(
             ACCNN(SETTINGS, 2), trained, faces[:, :20, :20], labelled,
-            log_prior=torch.zeros(2), seed=0,
+            expressions=OTHERS[:2], log_prior=torch.zeros(2), seed=0,
         )  # fmt: skip

@@ -1,16 +1,19 @@
-"""A network that begins with what another has learned, for other expressions and few labels.
+"""A network that begins with what another has learned, for few labels and any expressions.
 
 Before anything else is trained its head is a regularised logistic regression on the other's
 embeddings: gradients through a head that knows nothing yet would spoil these, and a few hundred
-labelled faces are soon learned by heart (LP-FT, Kumar et al. 2022).
+labelled faces are soon learned by heart (LP-FT, Kumar et al. 2022). Where the other knows the
+expressions, its own head, which has seen more labels, stays if it explains the faces better.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from mien.data.dataset import Faces, LabelledRows
 from mien.errors import MienError
@@ -33,22 +36,27 @@ def begin_with(
     faces: Faces,
     labelled: LabelledRows,
     *,
+    expressions: Sequence[str],
     log_prior: Tensor,
     seed: int,
-) -> float:
+) -> float | None:
     """Copy all but the head of ``trained`` into ``model`` and fit its head to the labelled faces.
+
+    Where all ``expressions`` are among those of ``trained``, its head is copied instead if the
+    labelled faces' likelihood is higher under it than under a fitted one that has not seen them.
 
     Args:
         model: of the same settings as ``trained``, on the CPU.
         trained: the network to begin with.
         faces: the store, uint8 ``[N, S, S]``.
         labelled: each expression occurs.
+        expressions: ``C`` names, in the order of the labels.
         log_prior: ``[C]``, of the balanced cross-entropy that the training goes on with; the head
             leaves it out as one that has learned by that does.
         seed: of the folds of the cross-validation that chooses the regularisation.
 
     Returns:
-        The inverse strength of the head's regularisation.
+        The inverse strength of the head's regularisation; None where the other's was copied.
 
     Raises:
         MienError: the two are networks of different settings, or for faces of different sizes.
@@ -71,36 +79,56 @@ def begin_with(
 
     embeddings = embed_with_mirror(trained.model, faces, labelled.rows).embeddings
     scale = float(embeddings.std())
-    fitted = _regression(embeddings / scale, labelled.labels, seed)
-    weight, bias = fitted.coef_ / scale, fitted.intercept_
-    if len(bias) == 1:  # of two expressions scikit-learn fits the second against the first
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    strength, likelihood = _best_strength(embeddings / scale, labelled.labels, seed)
+    if set(expressions) <= set(trained.expressions):
+        known = [trained.expressions.index(name) for name in expressions]
+        head = trained.model.head
+        weight, bias = head.weight[known].detach(), head.bias[known].detach()
+        logits = torch.from_numpy(embeddings) @ weight.T + bias + log_prior
+        loss = cross_entropy(logits, torch.from_numpy(labelled.labels))
+        if -float(loss) > likelihood:
+            _set_head(model, weight, bias)
+            return None
+    fitted = _regression(strength).fit(embeddings / scale, labelled.labels)
+    coefficients, intercepts = fitted.coef_ / scale, fitted.intercept_
+    if len(intercepts) == 1:  # of two expressions scikit-learn fits the second against the first
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    _set_head(model, torch.from_numpy(coefficients), torch.from_numpy(intercepts) - log_prior)
+    return strength
+
+
+def _set_head(model: ACCNN, weight: Tensor, bias: Tensor) -> None:
     with torch.no_grad():
-        model.head.weight.copy_(torch.from_numpy(weight))
-        model.head.bias.copy_(torch.from_numpy(bias) - log_prior)
-    return float(fitted.C)
+        model.head.weight.copy_(weight)
+        model.head.bias.copy_(bias)
 
 
-def _regression(
+def _best_strength(
     embeddings: NDArray[np.floating[Any]], labels: NDArray[np.int64], seed: int
-) -> "LogisticRegression":
-    """Fitted with the strength that gives the best likelihood of faces left out."""
-    from sklearn.linear_model import LogisticRegression
+) -> tuple[float, float]:
+    """The strength that gives faces left out the best mean log-likelihood, and that likelihood.
+
+    From the strongest regularisation on, up to where it gets worse: weaker ones take ever longer.
+    """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     folds = min(5, int(np.bincount(labels).min()))
     if folds < 2:
-        return LogisticRegression(C=_USUAL, max_iter=1000).fit(embeddings, labels)
+        return _USUAL, -np.inf
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    likelihood = {
-        strength: cross_val_score(
-            LogisticRegression(C=strength, max_iter=1000),
-            embeddings,
-            labels,
-            cv=splits,
-            scoring="neg_log_loss",
-        ).mean()
-        for strength in _STRENGTHS
-    }
-    best = max(likelihood, key=lambda strength: likelihood[strength])
-    return LogisticRegression(C=best, max_iter=1000).fit(embeddings, labels)
+    best = _STRENGTHS[0], -np.inf
+    for strength in _STRENGTHS:
+        scores = cross_val_score(
+            _regression(strength), embeddings, labels, cv=splits, scoring="neg_log_loss"
+        )
+        if scores.mean() < best[1]:
+            break
+        best = strength, float(scores.mean())
+    return best
+
+
+def _regression(strength: float) -> "LogisticRegression":
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, max_iter=1000)

@@ -116,8 +116,15 @@ def main(
     strength: float | None = None
     if start:
         strength = begin_with(
-            model, load_weights(start), store, labelled, log_prior=task.log_prior, seed=params.seed
+            model,
+            load_weights(start),
+            store,
+            labelled,
+            expressions=params.expressions,
+            log_prior=task.log_prior,
+            seed=params.seed,
         )
+        print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
     if larger:
         adviser, weight = larger_network(larger.model), settings.larger.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
