@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import yaml
 from _results import FOLDER, machine, mean_and_std, write_result
+from sklearn.model_selection import train_test_split
 
 from mien.data.dataset import LabelledRows, labelled_rows, open_faces
 from mien.data.faces import decode_picture
@@ -156,10 +157,10 @@ def heads(archive: Path, draws: list[int]) -> list[dict[str, Any]]:
     labels = np.array([small.expressions.index(Path(name).parent.name) for name in names])
     rows = []
     for count, draw in product(HEAD_LABELS, draws):
-        order = np.random.default_rng(draw).permutation(len(labels))
-        known, others = (
-            LabelledRows(part, labels[part]) for part in (order[:count], order[count:])
+        parts = train_test_split(
+            np.arange(len(labels)), train_size=count, stratify=labels, random_state=draw
         )
+        known, others = (LabelledRows(part, labels[part]) for part in parts)
         log_prior = class_log_prior(known.labels, len(small.expressions), 0.5)
         row: dict[str, Any] = {"labels": count, "draw": draw}
         # under other names the shipped head is no candidate
