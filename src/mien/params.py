@@ -273,7 +273,8 @@ class PretrainSettings(TrainingSettings):
     other networks where asked for."""
 
     first_weights: Literal["random", "nano", "small", "base"]
-    """Those of a network that ships, its head fitted to the labelled faces; or random ones."""
+    """Those of a network that ships, its head fitted to the labelled faces where that does better;
+    or random ones."""
     self_supervised: SelfSupervisedSettings
     larger: LargerSettings
     refinery: RefinerySettings
