@@ -33,15 +33,20 @@ def faces_of(classes, count=20, seed=0):
     return faces, LabelledRows(np.arange(len(labels)), labels)
 
 
+def begin(model, trained, faces, labelled, **changes):
+    """`begin_with`, for expressions that the other does not know and no prior unless said."""
+    classes = model.head.out_features
+    usual = {"expressions": OTHERS[:classes], "log_prior": torch.zeros(classes), "seed": 0}
+    return begin_with(model, trained, faces, labelled, **usual | changes)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("balance", [0.0, 0.5])
 def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, classes, balance):
     faces, labelled = faces_of(classes)
     log_prior = class_log_prior(labelled.labels, classes, balance)
     model = ACCNN(SETTINGS, classes)
-    strength = begin_with(
-        model, trained, faces, labelled, expressions=OTHERS[:classes], log_prior=log_prior, seed=0
-    )
+    strength = begin(model, trained, faces, labelled, log_prior=log_prior)
     model.eval()
     with torch.no_grad():
         embeddings = trained.model.embed(to_tensor(faces))
@@ -58,26 +63,15 @@ def test_faces_that_say_nothing_get_the_strongest_regularisation(trained):
     faces, labelled = faces_of(3)
     shuffled = np.random.default_rng(0).permutation(labelled.labels)
     nothing = LabelledRows(labelled.rows, shuffled)
-    free = torch.zeros(3)
     of = (ACCNN(SETTINGS, 3), trained, faces)
-    assert begin_with(*of, nothing, expressions=OTHERS[:3], log_prior=free, seed=0) < begin_with(
-        *of, labelled, expressions=OTHERS[:3], log_prior=free, seed=0
-    )
+    assert begin(*of, nothing) < begin(*of, labelled)
 
 
 def test_a_single_face_of_an_expression_is_enough(trained):
     faces, labelled = faces_of(3)
     few = LabelledRows(labelled.rows[19:], labelled.labels[19:])
     assert (few.labels == 0).sum() == 1
-    begin_with(
-        ACCNN(SETTINGS, 3),
-        trained,
-        faces,
-        few,
-        expressions=OTHERS[:3],
-        log_prior=torch.zeros(3),
-        seed=0,
-    )
+    begin(ACCNN(SETTINGS, 3), trained, faces, few)
 
 
 def test_a_head_that_knows_the_expressions_better_stays(trained):
@@ -93,34 +87,22 @@ def test_a_head_that_knows_the_expressions_better_stays(trained):
     few = LabelledRows(labelled.rows[chosen], np.where(labelled.labels[chosen] == 3, 0, 1))
     model = ACCNN(SETTINGS, 2)
     of = (model, trained, faces, few)
-    free = torch.zeros(2)
-    assert begin_with(*of, expressions=["d", "b"], log_prior=free, seed=0) is None
+    assert begin(*of, expressions=["d", "b"]) is None
     head = trained.model.head
     torch.testing.assert_close(model.head.weight, head.weight[[3, 1]])
     torch.testing.assert_close(model.head.bias, head.bias[[3, 1]])
     assert all(parameter.requires_grad for parameter in model.parameters())
 
     # under other names it has to be fitted
-    assert begin_with(*of, expressions=["d", "q"], log_prior=free, seed=0)
+    assert begin(*of, expressions=["d", "q"])
     # and where it is wrong it does not stay
-    assert begin_with(*of, expressions=["b", "d"], log_prior=free, seed=0)
+    assert begin(*of, expressions=["b", "d"])
 
 
 def test_another_network_or_other_faces_are_refused(trained):
     faces, labelled = faces_of(2)
     other = ACCNN(SETTINGS.model_copy(update={"stem": 16}), 2)
     with pytest.raises(MienError, match="these need a model of stem: 8"):
-        begin_with(
-            other,
-            trained,
-            faces,
-            labelled,
-            expressions=OTHERS[:2],
-            log_prior=torch.zeros(2),
-            seed=0,
-        )
+        begin(other, trained, faces, labelled)
     with pytest.raises(MienError, match=r"faces of 24 pixels; prepare.image_size is 20"):
-        begin_with(
-            ACCNN(SETTINGS, 2), trained, faces[:, :20, :20], labelled,
-            expressions=OTHERS[:2], log_prior=torch.zeros(2), seed=0,
-        )  # fmt: skip
+        begin(ACCNN(SETTINGS, 2), trained, faces[:, :20, :20], labelled)

@@ -64,29 +64,25 @@ def compress(quality: float) -> Change:
     return _each(change)
 
 
-def _warp(face: Faces, matrix: NDArray[np.float64]) -> Faces:
-    side = face.shape[0]
-    return np.asarray(cv2.warpAffine(face, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE))
+def _turned(degrees: float, factor: float) -> Change:
+    def change(face: Faces) -> Faces:
+        side = face.shape[0]
+        middle = (side - 1) / 2
+        matrix = cv2.getRotationMatrix2D((middle, middle), degrees, factor)
+        warped = cv2.warpAffine(face, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(warped)
+
+    return _each(change)
 
 
 def zoom(factor: float) -> Change:
     """Another crop: over 1 is tighter, under 1 wider."""
-
-    def change(face: Faces) -> Faces:
-        middle = (face.shape[0] - 1) / 2
-        return _warp(face, cv2.getRotationMatrix2D((middle, middle), 0, factor))
-
-    return _each(change)
+    return _turned(0, factor)
 
 
 def rotate(degrees: float) -> Change:
     """A camera that hangs askew."""
-
-    def change(face: Faces) -> Faces:
-        middle = (face.shape[0] - 1) / 2
-        return _warp(face, cv2.getRotationMatrix2D((middle, middle), degrees, 1))
-
-    return _each(change)
+    return _turned(degrees, 1)
 
 
 def cover(share: float) -> Change:

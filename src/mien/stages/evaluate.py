@@ -23,7 +23,7 @@ from mien.evaluation.tables import (
     write_table,
 )
 from mien.files import read_json, write_json
-from mien.learning.embedding import embed_faces
+from mien.learning.embedding import Embedded, embed_faces
 from mien.model.weights import Trained, load_weights
 from mien.params import Params
 from mien.stages._run import run_stage
@@ -120,14 +120,17 @@ def predict(
     expressions: list[str],
 ) -> Predictions:
     """What a network says of a table's faces, of their mirror images, and of worse pictures."""
-    rows = table["row"].to_numpy()
-    faces, all_rows = np.asarray(store[rows]), np.arange(len(rows))
+    faces = np.asarray(store[table["row"].to_numpy()])
+
+    def embed(pictures: Faces, *, flip: bool = False) -> Embedded:
+        return embed_faces(trained.model, pictures, np.arange(len(pictures)), flip=flip)
+
     return Predictions(
         truth=indices(table["label"], expressions),
-        probabilities=embed_faces(trained.model, store, rows).probabilities,
-        flipped=embed_faces(trained.model, store, rows, flip=True).probabilities,
+        probabilities=embed(faces).probabilities,
+        flipped=embed(faces, flip=True).probabilities,
         degraded={
-            kind: embed_faces(trained.model, changes["clear"](faces), all_rows).logits.argmax(1)
+            kind: embed(changes["clear"](faces)).logits.argmax(axis=1)
             for kind, changes in DEGRADATIONS.items()
         },
     )
