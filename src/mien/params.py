@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
+Convolution = Literal["affinity", "ordinary"]
 Role = Literal["labelled", "unlabelled", "test"]
 
 
@@ -142,7 +143,7 @@ class ValidateSettings(Section):
 class ModelSettings(Section):
     """The AC-CNN: one residual stage for each width."""
 
-    convolution: Literal["affinity", "ordinary"]
+    convolution: Convolution
     """``ordinary`` is the twin: the same widths and depths with dense 3×3 convolutions."""
     stem: Positive
     widths: Annotated[list[Positive], Field(min_length=1)]
@@ -238,19 +239,23 @@ class SelfSupervisedSettings(ScheduleSettings):
 
 
 class LargerSettings(Section):
-    """A larger network that learns the labels first, for the AC-CNN to learn from both.
+    """Larger networks that learn the labels first, for the AC-CNN to learn from both.
 
-    It differs from the AC-CNN in ``stem``, ``widths`` and ``blocks``, and is trained as that is but
-    for ``epochs`` and ``learning_rate``; ``epochs: 0`` leaves it out.
+    They differ from the AC-CNN in ``convolution``, ``stem``, ``widths`` and ``blocks``, from each
+    other in their first weights and batches, and are trained as that is but for ``epochs``,
+    ``batch_size`` and ``learning_rate``; ``epochs: 0`` leaves them out.
     """
 
     epochs: Count
+    networks: Positive
+    batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
+    convolution: Convolution
     stem: Positive
     widths: Annotated[list[Positive], Field(min_length=1)]
     blocks: Annotated[list[Positive], Field(min_length=1)]
     weight: Share
-    """Of what it says in the loss; the labels have the rest."""
+    """Of what they say in the loss; the labels have the rest."""
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> "LargerSettings":
@@ -461,8 +466,8 @@ class Params(Section):
 
     @property
     def larger_model(self) -> ModelSettings:
-        """The larger network that the AC-CNN may learn from."""
-        sizes = self.pretrain.larger.model_dump(include={"stem", "widths", "blocks"})
+        """Of the larger networks that the AC-CNN may learn from."""
+        sizes = self.pretrain.larger.model_dump(include={"convolution", "stem", "widths", "blocks"})
         return self.model.model_copy(update=sizes)
 
 

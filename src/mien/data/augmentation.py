@@ -14,7 +14,8 @@ class Augmentation:
 
     A weak view is mirrored, turned, scaled, shifted and lit anew; a strong one more so, and some of
     them out of focus and noisy, with a square erased (DeVries & Taylor 2017). All draws come from
-    the generator that is handed in, on the CPU, so that a run can be repeated on any device.
+    the generator that is handed in, on the CPU, so that a run can be repeated on any device; of the
+    noise only the seed does, so that it is another one on another device.
     """
 
     def __init__(self, settings: AugmentationSettings) -> None:
@@ -22,18 +23,20 @@ class Augmentation:
 
     def weak(self, faces: Tensor, rng: torch.Generator) -> Tensor:
         """Weak view of ``[B, 1, S, S]`` faces in [0, 1]; the same shape and range."""
-        return relight(self._moved(faces, rng, 1.0), self.settings.light, rng)
+        with _exactly(faces):
+            return relight(self._moved(faces, rng, 1.0), self.settings.light, rng)
 
     def strong(self, faces: Tensor, rng: torch.Generator) -> Tensor:
         """Strong view of ``[B, 1, S, S]`` faces in [0, 1]; the same shape and range."""
         settings = self.settings
-        view = self._moved(faces, rng, settings.strong)
-        if settings.blur:
-            view = blur(view, settings.blur, rng)
-        view = relight(view, settings.light * settings.strong, rng)
-        if settings.noise:
-            view = add_noise(view, settings.noise, rng)
-        return erase(view, settings.erase, rng)
+        with _exactly(faces):
+            view = self._moved(faces, rng, settings.strong)
+            if settings.blur:
+                view = blur(view, settings.blur, rng)
+            view = relight(view, settings.light * settings.strong, rng)
+            if settings.noise:
+                view = add_noise(view, settings.noise, rng)
+            return erase(view, settings.erase, rng)
 
     def _moved(self, faces: Tensor, rng: torch.Generator, strength: float) -> Tensor:
         settings = self.settings
@@ -71,20 +74,18 @@ def blur(faces: Tensor, share: float, rng: torch.Generator) -> Tensor:
     Where the picture ends the filter is cut off.
     """
     side = faces.shape[-1]
-    deviation = (_sometimes(len(faces), rng) * share * side).clamp_min(0.1)
-    places = torch.arange(side)
+    deviation = (_sometimes(len(faces), rng) * share * side).clamp_min(0.1).to(faces.device)
+    places = torch.arange(side, device=faces.device)
     distance = (places - places.unsqueeze(1)).square()  # [S, S]
     filters = (-distance / (2 * deviation.view(-1, 1, 1).square())).softmax(dim=2)  # [B, S, S]
-    filters = filters.to(faces.device)
-    with torch.autocast(faces.device.type, enabled=False):  # bfloat16 has fewer grey levels
-        return (filters @ faces.squeeze(1) @ filters.mT).unsqueeze(1)
+    return (filters @ faces.squeeze(1) @ filters.mT).unsqueeze(1)
 
 
 def add_noise(faces: Tensor, deviation: float, rng: torch.Generator) -> Tensor:
     """Add normal noise to some faces, of a ``deviation`` up to that share of the grey range."""
     amount = (_sometimes(len(faces), rng) * deviation).view(-1, 1, 1, 1)
-    noise = torch.randn(faces.shape, generator=rng) * amount
-    return (faces + noise.to(faces.device)).clamp(0, 1)
+    noise = torch.randn(faces.shape, generator=_on(faces.device, rng), device=faces.device)
+    return (faces + noise * amount.to(faces.device)).clamp(0, 1)
 
 
 def relight(faces: Tensor, light: float, rng: torch.Generator) -> Tensor:
@@ -100,11 +101,26 @@ def erase(faces: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Fill a square of side ``share`` × S at a random place (it may stick out) with mid-grey."""
     side = faces.shape[-1]
     half = share * side / 2
-    centre = torch.rand(len(faces), 2, generator=rng) * side
-    places = torch.arange(side) + 0.5
+    centre = (torch.rand(len(faces), 2, generator=rng) * side).to(faces.device)
+    places = torch.arange(side, device=faces.device) + 0.5
     inside = (places - centre.unsqueeze(2)).abs() < half  # [B, 2, S]: rows, columns
     square = inside[:, 0, :, None] & inside[:, 1, None, :]
-    return faces.masked_fill(square.unsqueeze(1).to(faces.device), 0.5)
+    return faces.masked_fill(square.unsqueeze(1), 0.5)
+
+
+def _exactly(faces: Tensor) -> torch.autocast:
+    """No mixed precision: bfloat16 has fewer grey levels than a picture, and fewer places."""
+    return torch.autocast(faces.device.type, enabled=False)
+
+
+def _on(device: torch.device, rng: torch.Generator) -> torch.Generator:
+    """``rng`` on the CPU; elsewhere a generator there that begins as it says.
+
+    A draw for each pixel takes a CPU longer than a GPU takes to learn from the faces.
+    """
+    if device.type == "cpu":
+        return rng
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
 
 
 def _uniform(count: int, rng: torch.Generator) -> Tensor:

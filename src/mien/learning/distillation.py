@@ -32,7 +32,7 @@ class AdvisedTask(SupervisedTask):
     carry that doubt.
 
     Args:
-        adviser: `larger_network` or `refined`.
+        adviser: `larger_networks` or `refined`.
         weight: ``w``, 0 to 1.
     """
 
@@ -65,20 +65,22 @@ class AdvisedTask(SupervisedTask):
         }
 
 
-def larger_network(larger: ACCNN) -> Adviser:
-    """A larger network that sees the same view of a face.
+def larger_networks(networks: Sequence[ACCNN]) -> Adviser:
+    """Larger networks that see the same views of the faces.
 
     "Consistent teaching" (Beyer et al. 2022): what is asked of the smaller network fits what it is
-    shown.
+    shown. Several take turns, a batch each, so that they cost no more than one; over many batches
+    the smaller network learns what they say on average.
 
     Args:
-        larger: trained on the same labels with the same ``class_balance``; it is not changed.
+        networks: trained on the same labels with the same ``class_balance``; they are not changed.
     """
-    # in a closure, for it is no part of what is learned, checkpointed or put in training mode
-    larger = channels_last(larger).eval().requires_grad_(False)
+    # in a closure, for they are no part of what is learned, checkpointed or put in training mode
+    larger = [channels_last(each).eval().requires_grad_(False) for each in networks]
 
     def advise(chosen: Rows, views: Tensor, log_prior: Tensor) -> Tensor:
-        said: Tensor = larger.to(views.device)(views)
+        # by what the batch holds, so that a run that was killed and goes on hears the same
+        said: Tensor = larger[int(chosen[0]) % len(larger)].to(views.device)(views)
         return (said + log_prior).softmax(dim=1)
 
     return advise

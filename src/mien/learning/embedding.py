@@ -33,7 +33,7 @@ class Embedded:
 
 
 def embed_faces(
-    model: ACCNN, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 64
+    model: ACCNN, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 0
 ) -> Embedded:
     """Embeddings and logits of the faces at ``rows``, in that order.
 
@@ -42,16 +42,17 @@ def embed_faces(
         faces: the store, uint8 ``[N, S, S]``.
         rows: store rows, ``[n]``.
         flip: mirror each face first.
-        chunk: faces at once; bounds memory, changes nothing else. Twice as fast on CPUs as 512,
-            for the maps stay in the cache.
+        chunk: faces at once; bounds memory, changes nothing else. By default 64 on CPUs, twice as
+            fast as 512, for the maps stay in the cache, and 1,024 elsewhere.
     """
     device = next(model.parameters()).device
+    chunk = chunk or (64 if device.type == "cpu" else 1024)
     embeddings = np.empty((len(rows), model.embedding_size), np.float32)
     logits = np.empty((len(rows), model.head.out_features), np.float32)
     with torch.inference_mode():
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
-            batch = to_tensor(faces[rows[part]]).to(device)
+            batch = to_tensor(faces[rows[part]], device)
             if flip:
                 batch = batch.flip(-1)
             z, y = model.forward_both(batch)

@@ -94,8 +94,8 @@ class JointTask(Task):
         settings, device = self.settings, self.prior.device
         chosen, others = self._labelled[step], self._unlabelled[step]
         labels = torch.from_numpy(self.data.labelled.labels[chosen]).to(device)
-        known = self._faces(self.data.labelled.rows[chosen]).to(device)
-        unknown = self._faces(self.data.unlabelled[others]).to(device)
+        known = self._faces(self.data.labelled.rows[chosen])
+        unknown = self._faces(self.data.unlabelled[others])
         # apart, for unlabelled faces from elsewhere would bend the labelled faces' statistics
         z, ours = self.net.forward_both(self._labelled_view(known, rng))
         with keeping_statistics(self.net):
@@ -141,7 +141,7 @@ class JointTask(Task):
         return counts[group].double().pow(-self.settings.class_balance)
 
     def _faces(self, rows: Rows) -> Tensor:
-        return to_tensor(self.data.faces[rows])
+        return to_tensor(self.data.faces[rows], self.prior.device)
 
     @torch.no_grad()
     def _guess(self, faces: Tensor, teacher: ACCNN) -> tuple[Tensor, Tensor]:

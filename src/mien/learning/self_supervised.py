@@ -92,7 +92,7 @@ class SelfSupervisedTask(Task):
     def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
         settings = self.settings
         device = next(self.net.parameters()).device
-        faces = to_tensor(self.faces[self.rows[self._batches[step]]]).to(device)
+        faces = to_tensor(self.faces[self.rows[self._batches[step]]], device)
         views = [self.augmentation.strong(faces, rng) for _ in range(2)]
         first, second = self.projector(self.net.embed(torch.cat(views))).float().chunk(2)
         terms = vicreg(first, second)

@@ -203,7 +203,7 @@ class SupervisedTask(Task):
         """Strong views ``[B, 1, S, S]`` of the step's faces, and their labels ``[B]``."""
         chosen = self._batches[step]
         device = self.log_prior.device
-        faces = to_tensor(self.faces[self.labelled.rows[chosen]]).to(device)
+        faces = to_tensor(self.faces[self.labelled.rows[chosen]], device)
         labels = torch.from_numpy(self.labelled.labels[chosen]).to(device)
         return self.augmentation.strong(faces, rng), labels
 

@@ -3,6 +3,7 @@ from all training faces without labels, and other networks have a say beside the
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.distillation import AdvisedTask, larger_network, refined, refined_labels
+from mien.learning.distillation import AdvisedTask, larger_networks, refined, refined_labels
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
@@ -49,12 +50,14 @@ def main(
     decides = params.model_dump(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
+    networks = settings.larger.networks if settings.larger.epochs else 0
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     inputs = [manifest, faces, *refinery, *([start] if start else [])]
-    run, before, first = (
+    marks: list[dict[str, Any]] = [{}, {"labels": None}, *({"larger": n} for n in range(networks))]
+    run, before, *first = (
         Checkpoint.of(checkpoints, {**mark, **decides}, inputs)
-        for mark in ({}, {"labels": None}, {"larger": True})
+        for mark in marks
     )
 
     def learn(
@@ -62,12 +65,13 @@ def main(
         checkpoint: Checkpoint,
         validate: Callable[[ACCNN], dict[str, float]],
         title: str,
+        seed: int = params.seed,
     ) -> Fitted:
         return fit(
             task,
             task.settings,
             epochs=task.settings.epochs,
-            seed=params.seed,
+            seed=seed,
             fabric=fabric,
             checkpoint=checkpoint,
             validate=validate,
@@ -77,18 +81,19 @@ def main(
     def accuracy(net: ACCNN) -> dict[str, float]:
         return accuracy_on(net, store, validation)
 
-    larger: Fitted | None = None
-    if settings.larger.epochs:
-        torch.manual_seed(params.seed)
+    schedule = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
+    larger: list[Fitted] = []
+    for number, checkpoint in enumerate(first):
+        seed = params.seed + number
+        torch.manual_seed(seed)
         network = ACCNN(params.larger_model, len(params.expressions))
-        schedule = settings.larger.model_dump(include={"epochs", "learning_rate"})
         task = SupervisedTask(
             network, store, labelled, settings.model_copy(update=schedule), augmentation
         )
-        larger = learn(task, first, accuracy, "pretrain, larger network")
-        write_curves(
-            report / "larger.csv", report / "larger.svg", larger.history, "The larger network"
-        )
+        title = f"pretrain, larger network {number + 1}/{networks}"
+        larger.append(learn(task, checkpoint, accuracy, title, seed))
+        name = f"larger_{number + 1}"
+        write_curves(report / f"{name}.csv", report / f"{name}.svg", larger[-1].history, title)
 
     torch.manual_seed(params.seed)  # of the network's first weights
     model = ACCNN(params.model, len(params.expressions))
@@ -126,7 +131,7 @@ def main(
         )
         print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
     if larger:
-        adviser, weight = larger_network(larger.model), settings.larger.weight
+        adviser, weight = larger_networks([each.model for each in larger]), settings.larger.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
     elif refinery:
         with fabric.autocast():
@@ -155,11 +160,11 @@ def main(
             **_summary(fitted, image_size),
             **({"head_strength": strength} if strength else {}),
             **({"self_supervised": unlabelled} if unlabelled else {}),
-            **({"larger": _summary(larger, image_size)} if larger else {}),
+            **({"larger": [_summary(each, image_size) for each in larger]} if larger else {}),
             "validated": read_json(verdict)["success"],
         },
     )
-    for each in (run, before, first):
+    for each in (run, before, *first):
         each.clear()
 
 
