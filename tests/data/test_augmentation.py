@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,9 @@ NONE = AugmentationSettings(rotate=0, scale=0, shift=0, light=0, blur=0, noise=0
 SOME = AugmentationSettings(
     rotate=15, scale=0.1, shift=0.1, light=0.3, blur=0.05, noise=0.1, erase=0.4, strong=1.5
 )
+
+
+VIEWS = ("weak", "strong")
 
 
 def rng(seed=0):
@@ -38,12 +42,32 @@ def test_nothing_asked_gives_the_face_or_its_mirror():
 def test_views_keep_shape_and_range_and_repeat(seed, side):
     augmentation = Augmentation(SOME)
     given_faces = faces(side=side)
-    for view in (augmentation.weak, augmentation.strong):
+    for view in (getattr(augmentation, kind) for kind in VIEWS):
         first, second = view(given_faces, rng(seed)), view(given_faces, rng(seed))
         assert first.shape == given_faces.shape
         assert first.min() >= 0
         assert first.max() <= 1
         assert torch.equal(first, second)
+
+
+def test_mixed_precision_leaves_the_views_as_they_are():
+    given_faces = faces()
+    with torch.autocast("cpu", torch.bfloat16):
+        views = [getattr(Augmentation(SOME), kind)(given_faces, rng()) for kind in VIEWS]
+    for kind, view in zip(VIEWS, views, strict=True):
+        assert torch.equal(view, getattr(Augmentation(SOME), kind)(given_faces, rng()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_views_but_for_the_noise():
+    augmentation = Augmentation(SOME.model_copy(update={"noise": 0.0}))
+    given_faces = faces()
+    for kind in VIEWS:
+        view = getattr(augmentation, kind)
+        there = view(given_faces.cuda(), rng()).cpu()
+        torch.testing.assert_close(there, view(given_faces, rng()), atol=1e-3, rtol=0)
+    noisy = [Augmentation(SOME).strong(given_faces.cuda(), rng()) for _ in range(2)]
+    assert torch.equal(*noisy)
 
 
 def test_draws_differ_between_faces_and_between_calls():

@@ -10,7 +10,7 @@ from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.distillation import (
     AdvisedTask,
-    larger_network,
+    larger_networks,
     refined,
     refined_labels,
 )
@@ -33,7 +33,7 @@ def make_task(weight, larger, labels=None):
     faces, labelled = stripes(LABELS)
     if labels is not None:
         labelled = LabelledRows(labelled.rows, labels)
-    return advised(faces, labelled, larger_network(larger), weight)
+    return advised(faces, labelled, larger_networks([larger]), weight)
 
 
 def advised(faces, labelled, adviser, weight):
@@ -86,6 +86,14 @@ def test_the_larger_network_stays_as_it_is(tmp_path):
     train(task, tmp_path)
     assert not larger.training
     assert all(torch.equal(before[name], tensor) for name, tensor in larger.state_dict().items())
+
+
+def test_several_larger_networks_take_turns():
+    say = larger_networks([saying(0.0, 9.0).model, saying(9.0, 0.0).model])
+    views, prior = torch.rand(3, 1, 24, 24), torch.zeros(2)
+    first = [say(np.array([chosen, 8, 9]), views, prior)[:, 0] for chosen in range(4)]
+    expected = torch.tensor([0.0, 1.0, 0.0, 1.0]).unsqueeze(1).expand(4, 3)
+    torch.testing.assert_close(torch.stack(first), expected, atol=1e-3, rtol=0)
 
 
 def test_it_learns_what_the_labels_do_not_say(tmp_path):

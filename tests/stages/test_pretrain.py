@@ -86,7 +86,8 @@ def test_other_labels_give_the_same_start(measured, params):
 
 
 def with_larger(params, **changes):
-    sizes = {"epochs": 3, "stem": 8, "widths": [16, 32], "blocks": [1, 1], "weight": 0.5}
+    sizes = {"epochs": 3, "batch_size": 24, "stem": 8, "widths": [16, 32], "blocks": [1, 1],
+             "weight": 0.5}  # fmt: skip
     larger = params.pretrain.larger.model_copy(update={**sizes, **changes})
     pretrain = params.pretrain.model_copy(update={**SHORT, "larger": larger})
     return params.model_copy(update={"pretrain": pretrain})
@@ -97,23 +98,38 @@ def test_a_larger_network_is_listened_to_where_asked_for(measured, params):
     assert "larger" not in read_json(measured / "off.json")
     on = run(with_larger(params), measured, "on")
     metrics = read_json(measured / "on.json")
-    assert metrics["larger"]["epoch"] == 3
-    assert metrics["larger"]["parameters"] > 2 * metrics["parameters"]
-    assert len(pd.read_csv(measured / "on/larger.csv")) == 3
+    (larger,) = metrics["larger"]
+    assert larger["epoch"] == 3
+    assert larger["parameters"] > 2 * metrics["parameters"]
+    assert len(pd.read_csv(measured / "on/larger_1.csv")) == 3
     assert {"labels", "distillation"} <= set(pd.read_csv(measured / "on.csv"))
     assert not same(off, on)
     assert same(off, run(with_larger(params, weight=0.0), measured, "unheard"))
     assert not list((measured / "checkpoints").iterdir())
 
 
-def test_killed_after_the_larger_network_it_goes_on(measured, params, monkeypatch):
-    whole = run(with_larger(params), measured, "whole")
+def test_larger_networks_differ_and_can_be_ordinary(measured, params):
+    one = run(with_larger(params), measured, "one")
+    two = run(with_larger(params, networks=2, convolution="ordinary"), measured, "two")
+    first, second = read_json(measured / "two.json")["larger"]
+    (affinity,) = read_json(measured / "one.json")["larger"]
+    assert first["loss"] != second["loss"]
+    assert first["parameters"] > 2 * affinity["parameters"]
+    assert {path.name for path in (measured / "two").glob("larger_*")} == {
+        "larger_1.csv", "larger_1.svg", "larger_2.csv", "larger_2.svg"
+    }  # fmt: skip
+    assert not same(one, two)
+
+
+def test_killed_after_the_larger_networks_it_goes_on(measured, params, monkeypatch):
+    several = with_larger(params, networks=2)
+    whole = run(several, measured, "whole")
 
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain.AdvisedTask, "begin_epoch", kill)
-        run(with_larger(params), measured, "killed")
-    assert len(list((measured / "checkpoints").iterdir())) == 1  # the larger network's
-    assert same(run(with_larger(params), measured, "killed"), whole)
+        run(several, measured, "killed")
+    assert len(list((measured / "checkpoints").iterdir())) == 2  # the larger networks'
+    assert same(run(several, measured, "killed"), whole)
 
 
 def refined_by(params, *networks, **changes):
