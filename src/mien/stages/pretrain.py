@@ -56,8 +56,7 @@ def main(
     inputs = [manifest, faces, *refinery, *([start] if start else [])]
     marks: list[dict[str, Any]] = [{}, {"labels": None}, *({"larger": n} for n in range(networks))]
     run, before, *first = (
-        Checkpoint.of(checkpoints, {**mark, **decides}, inputs)
-        for mark in marks
+        Checkpoint.of(checkpoints, {**mark, **decides}, inputs) for mark in marks
     )
 
     def learn(
