@@ -466,7 +466,7 @@ class Params(Section):
 
     @property
     def larger_model(self) -> ModelSettings:
-        """Of the larger networks that the AC-CNN may learn from."""
+        """The shape of the larger networks that the AC-CNN may learn from."""
         sizes = self.pretrain.larger.model_dump(include={"convolution", "stem", "widths", "blocks"})
         return self.model.model_copy(update=sizes)
 

@@ -118,6 +118,17 @@ def test_checkpoint_key_follows_settings_and_inputs(tmp_path):
     assert first != Checkpoint.of(tmp_path, {"seed": 0}, [data])
 
 
+def test_parts_of_a_run_are_kept_apart(tmp_path):
+    run = Checkpoint(tmp_path / "run.safetensors")
+    parts = [run, run.part("start"), run.part("larger-1")]
+    for number, each in enumerate(parts):
+        each.once("made", lambda number=number: torch.tensor(number))
+    parts[1].clear()
+    assert [int(each.once("made", lambda: torch.tensor(-1))) for each in parts] == [0, -1, 2]
+    run.clear()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_what_is_made_once_is_kept_until_the_run_has_ended(tmp_path):
     run, other = Checkpoint(tmp_path / "run.safetensors"), Checkpoint(tmp_path / "run2.safetensors")
     made = torch.eye(3)

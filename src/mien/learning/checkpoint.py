@@ -35,6 +35,10 @@ class Checkpoint:
             key.update(hash_file(path).encode())
         return cls(folder / f"{key.hexdigest()[:16]}.safetensors")
 
+    def part(self, name: str) -> "Checkpoint":
+        """Of a training that is part of this run and is kept beside it."""
+        return Checkpoint(self.path.with_stem(f"{self.path.stem}-{name}"))
+
     def save(
         self,
         modules: Mapping[str, nn.Module],

@@ -132,7 +132,7 @@ def refined_labels(
         for view in range(views):
             title = f"refining labels, view {view + 1}/{views}"
             for chunk in tqdm(chunks, title, leave=False, disable=None):
-                shown = to_tensor(faces[labelled.rows[chunk]]).to(log_prior.device)
+                shown = to_tensor(faces[labelled.rows[chunk]], log_prior.device)
                 shown = augmentation.strong(shown, rng)
                 for model, known in zip(models, columns, strict=True):
                     said = model(shown)[:, known].float() + log_prior

@@ -147,7 +147,8 @@ def renew_statistics(model: nn.Module, faces: Faces, labelled: LabelledRows) -> 
     """
     rows = labelled.rows[:: -(-len(labelled) // _STATISTICS_FACES)]
     chunks = np.array_split(rows, -(-len(rows) // 512))
-    update_bn((to_tensor(faces[rows]) for rows in chunks), model, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    update_bn((to_tensor(faces[rows], device) for rows in chunks), model)
 
 
 def one_cycle(progress: float, warmup: float = 0.1) -> float:

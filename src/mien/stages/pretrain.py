@@ -3,7 +3,6 @@ from all training faces without labels, and other networks have a say beside the
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,9 +53,9 @@ def main(
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     inputs = [manifest, faces, *refinery, *([start] if start else [])]
-    marks: list[dict[str, Any]] = [{}, {"labels": None}, *({"larger": n} for n in range(networks))]
-    run, before, *first = (
-        Checkpoint.of(checkpoints, {**mark, **decides}, inputs) for mark in marks
+    run = Checkpoint.of(checkpoints, decides, inputs)
+    before, *first = (
+        run.part(name) for name in ("start", *(f"larger-{n + 1}" for n in range(networks)))
     )
 
     def learn(
