@@ -58,7 +58,9 @@ def test_mixed_precision_leaves_the_views_as_they_are():
         assert torch.equal(view, getattr(Augmentation(SOME), kind)(given_faces, rng()))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU, and there is none")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="compares a GPU with the CPU, and there is none"
+)
 def test_a_gpu_gives_the_same_views_but_for_the_noise():
     augmentation = Augmentation(SOME.model_copy(update={"noise": 0.0}))
     given_faces = faces()
