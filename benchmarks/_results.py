@@ -6,9 +6,12 @@ import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mien.files import write_json
+
+if TYPE_CHECKING:
+    import torch
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -24,6 +27,13 @@ def machine() -> dict[str, Any]:
             for name in ("mien", "torch", "onnxruntime", "scikit-learn", "numpy")
         },
     }
+
+
+def device_name(device: "torch.device") -> str:
+    """Of a GPU as its driver says, else of the processor."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:

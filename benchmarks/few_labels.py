@@ -50,7 +50,7 @@ from _labellers import (
     precision_at_half,
     without,
 )
-from _results import FOLDER, machine, mean_and_std, write_result
+from _results import FOLDER, device_name, machine, mean_and_std, write_result
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import (
@@ -194,7 +194,9 @@ def run_arm(out: Path, name: str) -> dict[str, Any]:
     }
     net, augmentation = load_weights(start).model, Augmentation(params.augmentation)
     hidden = table[table["role"] == "unlabelled"]["true_label"]
-    figures = {"key": key, "pretrained": _accuracies(net, store, splits)}
+    fabric = make_fabric(params.compute)
+    figures: dict[str, Any] = {"key": key, "device": device_name(fabric.device)}
+    figures["pretrained"] = _accuracies(net, store, splits)
     arm = ARMS[name]
     known = hidden.notna().to_numpy()
     truth = indices(hidden[known], params.expressions)
@@ -218,7 +220,7 @@ def run_arm(out: Path, name: str) -> dict[str, Any]:
         settings,
         epochs=settings.rounds * settings.epochs,
         seed=params.seed,
-        fabric=make_fabric(params.compute),
+        fabric=fabric,
         checkpoint=checkpoint,
         validate=lambda model: accuracy_on(model, store, splits["validation"]),
         title=f"{out.name} {name}",
