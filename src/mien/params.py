@@ -227,6 +227,8 @@ class SelfSupervisedSettings(ScheduleSettings):
     """VICReg on all training faces, labels unused; ``epochs: 0`` leaves it out."""
 
     epochs: Count
+    networks: Annotated[list[Literal["accnn", "larger"]], Field(min_length=1)]
+    """Which networks have this start: the AC-CNN, the larger ones."""
     batch_size: Annotated[int, Field(ge=2)]
     """Faces in a step, of each of which two views are compared."""
     strength: Annotated[float, Field(ge=1, le=4)]
@@ -288,8 +290,11 @@ class PretrainSettings(TrainingSettings):
     def _one_adviser_and_start(self) -> "PretrainSettings":
         if self.larger.epochs and self.refinery.networks:
             raise ValueError("give larger.epochs or refinery.networks, not both")
-        if self.first_weights != "random" and self.self_supervised.epochs:
+        start = self.self_supervised
+        if self.first_weights != "random" and start.epochs and "accnn" in start.networks:
             raise ValueError("self_supervised.epochs: a start without labels is for random weights")
+        if start.epochs and "larger" in start.networks and not self.larger.epochs:
+            raise ValueError("self_supervised.networks: larger.epochs is 0, so there is no larger")
         return self
 
 
@@ -317,6 +322,9 @@ class JointSettings(TrainingSettings):
 class ClusterSettings(JointSettings):
     """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
 
+    network: Literal["accnn", "larger"]
+    """Which network learns here and labels the faces: the AC-CNN itself, or those of
+    ``pretrain.larger``, from which the AC-CNN then learns in ``finetune``."""
     rounds: Positive
     prototypes_per_expression: Positive
     free_prototypes: Count
@@ -336,6 +344,14 @@ class ClusterSettings(JointSettings):
     neighbours: Positive
     chunk: Positive
     """Faces handled at once; bounds memory, changes nothing else."""
+
+
+class FinetuneSettings(JointSettings):
+    """Training on the updated training set, with the combined loss."""
+
+    consistency_guess: Literal["own", "clusters"]
+    """Whose guess of an unlabelled face the consistency term asks for: that of the network's own
+    average, or what the stage ``cluster`` has said of the face."""
 
 
 class RelabelSettings(Section):
@@ -436,7 +452,7 @@ class Params(Section):
     pretrain: PretrainSettings
     cluster: ClusterSettings
     relabel: RelabelSettings
-    finetune: JointSettings
+    finetune: FinetuneSettings
     evaluate: EvaluateSettings
     package: PackageSettings
     promotion: PromotionSettings
@@ -456,6 +472,8 @@ class Params(Section):
                 raise ValueError(
                     f"pretrain.larger.widths: each must be a multiple of model.ratio ({ratio})"
                 )
+        if self.cluster.network == "larger" and not self.pretrain.larger.epochs:
+            raise ValueError("cluster.network: pretrain.larger.epochs is 0, so there is no larger")
         for name, stages in widths.items():
             if self.prepare.image_size % 2 ** len(stages):
                 raise ValueError(

@@ -29,7 +29,7 @@ SETTINGS = ClusterSettings(
     label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, labelled_view="weak",
     pseudo_weight=1, consistency_weight=1, consistency_threshold=0.2, consistency_temperature=0,
     center_weight=0.1, island_weight=0.1, prototypes_per_expression=2, free_prototypes=2,
-    free_share=0.2, iterations=3, temperature=0.1, prior_steps=2, prior_strength=5,
+    network="accnn", free_share=0.2, iterations=3, temperature=0.1, prior_steps=2, prior_strength=5,
     dustbin_similarity=0.2, neighbours=3, chunk=16,
 )  # fmt: skip
 AUGMENTATION = Augmentation(
@@ -132,7 +132,7 @@ def test_a_guess_may_hand_on_its_doubt():
     task = JointTask(network(), data(), SETTINGS.model_copy(update=undecided), AUGMENTATION)
     teacher = network().eval()
     faces = torch.rand(12, 1, 16, 16, generator=torch.Generator().manual_seed(1))
-    guess, counted = task._guess(faces, teacher)
+    guess, counted = task._sharpened(task._guess(faces, teacher))
     assert counted.all()
     # aligned to even shares, from an average that is that of these very faces
     probabilities = teacher(faces).softmax(dim=1)
@@ -160,7 +160,7 @@ def test_guesses_are_aligned_to_what_is_drawn_from_the_first_step_on():
         task.set_targets(*even_targets(), prior)
         faces = torch.rand(30, 1, 16, 16, generator=torch.Generator().manual_seed(1))
         teacher = network().eval()
-        guesses[float(prior[0])], _ = task._guess(faces, teacher)
+        guesses[float(prior[0])], _ = task._sharpened(task._guess(faces, teacher))
         torch.testing.assert_close(task.average, teacher(faces).softmax(dim=1).mean(dim=0))
     first, second = guesses.values()
     assert torch.equal(first, second)

@@ -14,9 +14,9 @@ from mien.params import SelfSupervisedSettings
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 
 SETTINGS = SelfSupervisedSettings(
-    epochs=3, steps_per_epoch=6, batch_size=16, learning_rate=0.01, weight_decay=0.01,
-    ema_decay=0.8, strength=1, projection=16, invariance_weight=25, variance_weight=25,
-    covariance_weight=1,
+    networks=["accnn"], epochs=3, steps_per_epoch=6, batch_size=16, learning_rate=0.01,
+    weight_decay=0.01, ema_decay=0.8, strength=1, projection=16, invariance_weight=25,
+    variance_weight=25, covariance_weight=1,
 )  # fmt: skip
 ROWS = np.arange(60)
 

@@ -6,7 +6,7 @@ import pytest
 
 from mien.learning.pseudo_labels import PseudoLabels
 from mien.stages.cluster import agreements, by_round
-from mien.stages.finetune import expected_shares, targets
+from mien.stages.finetune import expected_shares, posteriors, targets
 from mien.stages.relabel import summary, updated_set
 
 NAMES = ["happy", "sad"]
@@ -47,8 +47,16 @@ def test_targets_find_their_faces_whatever_the_order():
 
 def test_an_expression_of_which_no_face_is_accepted_keeps_its_share():
     """Guesses were once aligned to the accepted faces alone: what passed no floor was unlearned."""
-    rows = pd.DataFrame({"posterior_sad": [0.4, 0.2, 0.3], "posterior_happy": [0.6, 0.8, 0.7]})
-    np.testing.assert_allclose(expected_shares(rows, NAMES), [0.7, 0.3], rtol=1e-6)
+    rows = pd.DataFrame(
+        {
+            "row": [2, 3, 4],
+            "posterior_sad": [0.4, 0.2, 0.3],
+            "posterior_happy": [0.6, 0.8, 0.7],
+        }
+    )
+    said = posteriors(rows, np.array([4, 3, 2]), NAMES)
+    np.testing.assert_allclose(said, [[0.7, 0.3], [0.8, 0.2], [0.6, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(expected_shares(said), [0.7, 0.3], rtol=1e-6)
 
 
 def test_rounds_take_their_last_epoch_and_the_agreement_with_the_next():

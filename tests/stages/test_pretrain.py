@@ -28,6 +28,7 @@ def run(params, folder, name):
         verdict=folder / "verdict.json",
         checkpoints=folder / "checkpoints",
         weights=folder / f"{name}.safetensors",
+        larger=folder / f"{name}-larger.safetensors",
         curves=folder / f"{name}.csv",
         report=folder / name,
         metrics=folder / f"{name}.json",

@@ -36,7 +36,7 @@ class Checkpoint:
         return cls(folder / f"{key.hexdigest()[:16]}.safetensors")
 
     def part(self, name: str) -> "Checkpoint":
-        """Of a training that is part of this run and is kept beside it."""
+        """Of a training that is part of this run, kept beside it and cleared with it."""
         return Checkpoint(self.path.with_stem(f"{self.path.stem}-{name}"))
 
     def save(
@@ -101,8 +101,8 @@ class Checkpoint:
         return made
 
     def clear(self) -> None:
-        """Forget the run: its result has been written."""
-        for path in self.path.parent.glob(f"{self.path.stem}.*"):
+        """Forget the run and its parts: its result has been written."""
+        for path in self.path.parent.glob(f"{self.path.stem}[.-]*"):
             path.unlink()
 
 

@@ -8,7 +8,7 @@ whose faces carry soft targets ``t_i`` with weights ``w_i`` (0 where rejected):
 
 with ``p̂`` the aligned prediction of the averaged network on a weak view and ``ŷ ∝ p̂^(1/T)``, at
 T = 0 its argmax (FixMatch with distribution alignment; at T > 0 UDA): rejected faces, too, have to
-be consistent.
+be consistent. Where another network has clustered the faces ``p̂`` can be what that has found.
 """
 
 from collections.abc import Iterator
@@ -49,6 +49,7 @@ class JointTask(Task):
 
     targets: Tensor
     weights: Tensor
+    guesses: Tensor | None
     prior: Tensor
     average: Tensor
     log_prior: Tensor
@@ -66,6 +67,7 @@ class JointTask(Task):
         self.metric.start_at(self._known_embeddings(), torch.from_numpy(data.labelled.labels))
         self.register_buffer("targets", torch.zeros(count, classes))
         self.register_buffer("weights", torch.zeros(count))
+        self.register_buffer("guesses", None)
         self.register_buffer("prior", torch.full((classes,), 1 / classes))
         self.register_buffer("average", torch.zeros(classes))
         log_prior = class_log_prior(data.labelled.labels, classes, settings.class_balance)
@@ -76,6 +78,15 @@ class JointTask(Task):
         self.targets.copy_(torch.from_numpy(targets))
         self.weights.copy_(torch.from_numpy(weights))
         self.prior.copy_(torch.from_numpy(prior))
+
+    def set_guesses(self, posterior: Array) -> None:
+        """Have consistency ask for what is known ``[U, C]``, not for the averaged network's guess.
+
+        After `set_targets`, for the posteriors follow its shares, while batches are drawn with some
+        of those taken out of them.
+        """
+        drawn = torch.from_numpy(posterior).to(self.prior.device) * (self._drawn() / self.prior)
+        self.guesses = drawn / drawn.sum(dim=1, keepdim=True)
 
     def begin_epoch(
         self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
@@ -112,7 +123,11 @@ class JointTask(Task):
                 theirs, targets, weights
             )
         if settings.consistency_weight:
-            guess, counted = self._guess(self.augmentation.weak(unknown, rng), teacher)
+            guess, counted = self._sharpened(
+                self._guess(self.augmentation.weak(unknown, rng), teacher)
+                if self.guesses is None
+                else self.guesses[others]
+            )
             terms["consistency"] = settings.consistency_weight * weighted_cross_entropy(
                 theirs, guess, counted
             )
@@ -144,19 +159,25 @@ class JointTask(Task):
         return to_tensor(self.data.faces[rows], self.prior.device)
 
     @torch.no_grad()
-    def _guess(self, faces: Tensor, teacher: ACCNN) -> tuple[Tensor, Tensor]:
-        """Guesses ``[B, C]`` of the averaged network and which are sure enough, ``[B]``."""
+    def _guess(self, faces: Tensor, teacher: ACCNN) -> Tensor:
+        """Guesses ``[B, C]`` of the averaged network, aligned to the shares that are drawn."""
         probabilities = teacher(faces).float().softmax(dim=1)
         mean = probabilities.mean(dim=0)
         if self.average.any():
             self.average.lerp_(mean, 0.01)
         else:  # from an even start, frequent expressions would win for the first hundred steps
             self.average.copy_(mean)
-        # batches are drawn with this much of the prior taken out of them
+        return align(probabilities, self.average, self._drawn())
+
+    def _drawn(self) -> Tensor:
+        """Shares ``[C]`` of the expressions in batches, drawn with some of the prior taken out."""
         drawn = self.prior.pow(1 - self.settings.class_balance)
-        aligned = align(probabilities, self.average, drawn / drawn.sum())
-        sure = (aligned.amax(dim=1) >= self.settings.consistency_threshold).float()
-        return sharpen(aligned, self.settings.consistency_temperature), sure
+        return drawn / drawn.sum()
+
+    def _sharpened(self, guess: Tensor) -> tuple[Tensor, Tensor]:
+        """Guesses ``[B, C]`` as the settings want them and which are sure enough, ``[B]``."""
+        sure = (guess.amax(dim=1) >= self.settings.consistency_threshold).float()
+        return sharpen(guess, self.settings.consistency_temperature), sure
 
 
 @contextmanager

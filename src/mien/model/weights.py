@@ -1,11 +1,13 @@
 """Trained networks on disk: safetensors, never pickles, with what is needed to rebuild them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mien.errors import MienError
 from mien.files import replacing_file
@@ -13,6 +15,8 @@ from mien.model.accnn import ACCNN
 from mien.params import ModelSettings
 
 _SHIPPED = Path(__file__).parents[1] / "shipped"
+
+_ONE, _SEVERAL = "mien-1", "mien-networks-1"
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,31 @@ class Trained:
 
 def save_weights(path: Path, model: ACCNN, expressions: tuple[str, ...], image_size: int) -> None:
     """Write a network, atomically. Its settings and labels stand in the file's header."""
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
     header = {
-        "format": "mien-1",
+        "format": _ONE,
         "model": model.settings.model_dump_json(),
         "expressions": json.dumps(expressions),
         "image_size": str(image_size),
     }
-    with replacing_file(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+    _write(path, model.state_dict(), header)
+
+
+def save_networks(
+    path: Path, models: Sequence[ACCNN], expressions: tuple[str, ...], image_size: int
+) -> None:
+    """Write any number of networks, none included, into one file, atomically."""
+    tensors = {
+        f"{number}.{name}": tensor
+        for number, model in enumerate(models)
+        for name, tensor in model.state_dict().items()
+    }
+    header = {
+        "format": _SEVERAL,
+        "models": json.dumps([model.settings.model_dump() for model in models]),
+        "expressions": json.dumps(expressions),
+        "image_size": str(image_size),
+    }
+    _write(path, tensors, header)
 
 
 def shipped_weights(size: str) -> Path:
@@ -54,6 +72,47 @@ def load_weights(path: Path) -> Trained:
     Raises:
         MienError: the file is missing, is not safetensors, or was not written by `save_weights`.
     """
+    tensors, header = _read(path, _ONE)
+    return _rebuilt(ModelSettings.model_validate_json(header["model"]), tensors, header)
+
+
+def load_networks(path: Path) -> list[Trained]:
+    """Read networks written by `save_networks`.
+
+    Raises:
+        MienError: as `load_weights`.
+    """
+    tensors, header = _read(path, _SEVERAL)
+    return [
+        _rebuilt(
+            ModelSettings.model_validate(settings),
+            {
+                name.removeprefix(f"{number}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{number}.")
+            },
+            header,
+        )
+        for number, settings in enumerate(json.loads(header["models"]))
+    ]
+
+
+def _rebuilt(
+    settings: ModelSettings, tensors: dict[str, Tensor], header: dict[str, str]
+) -> Trained:
+    expressions = tuple(json.loads(header["expressions"]))
+    model = ACCNN(settings, len(expressions))
+    model.load_state_dict(tensors)
+    return Trained(model.eval(), expressions, int(header["image_size"]))
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing_file(path) as temporary:
+        save_file(plain, temporary, metadata=header)
+
+
+def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -63,9 +122,6 @@ def load_weights(path: Path) -> Trained:
         raise MienError(f"{path}: no such weights file; run the pipeline first") from None
     except SafetensorError as error:
         raise MienError(f"{path}: not a safetensors file ({error}); make it again") from None
-    if header.get("format") != "mien-1":
+    if header.get("format") != kind:
         raise MienError(f"{path}: these weights were not written by Mien")
-    expressions = tuple(json.loads(header["expressions"]))
-    model = ACCNN(ModelSettings.model_validate_json(header["model"]), len(expressions))
-    model.load_state_dict(tensors)
-    return Trained(model.eval(), expressions, int(header["image_size"]))
+    return tensors, header

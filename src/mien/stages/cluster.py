@@ -1,6 +1,12 @@
 """Stage `cluster`: joint learning. Guided clustering labels the unlabelled faces while the network
-learns from those labels, in rounds, until the clusters settle."""
+learns from those labels, in rounds, until the clusters settle.
 
+The network is the AC-CNN; where asked for, larger networks take its place here, and the AC-CNN
+learns from what they say in the stage `finetune`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +24,9 @@ from mien.learning.clustering import FREE, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
 from mien.learning.pseudo_labels import POSTERIOR
-from mien.learning.training import History, fit, make_fabric
-from mien.model.weights import load_weights, save_weights
+from mien.learning.training import Fitted, History, fit, make_fabric
+from mien.model.accnn import ACCNN
+from mien.model.weights import load_networks, load_weights, save_weights
 from mien.params import Params
 from mien.stages._run import run_stage
 
@@ -30,6 +37,7 @@ def main(
     manifest: Path,
     faces: Path,
     pretrained: Path,
+    larger: Path,
     checkpoints: Path,
     weights: Path,
     assignments: Path,
@@ -48,30 +56,54 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained],
+        [manifest, faces, pretrained, larger],
     )
-    task = ClusterTask(
-        trained.model, data, settings, Augmentation(params.augmentation), params.seed
-    )
-    fitted = fit(
-        task,
-        settings,
-        epochs=settings.rounds * settings.epochs,
-        seed=params.seed,
-        fabric=make_fabric(params.compute),
-        checkpoint=run,
-        validate=lambda net: accuracy_on(net, store, validation),
-        title="cluster",
-    )
-    found = cluster_faces(fitted.model, data, settings, params.seed)
-    final_nmi = agreement(task.clusters.cpu().numpy(), found.clustering.cluster)
+    augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 
-    save_weights(weights, fitted.model, trained.expressions, trained.image_size)
+    def learn(
+        network: ACCNN, checkpoint: Checkpoint, title: str, seed: int
+    ) -> tuple[Fitted, ClusteredFaces, History]:
+        """Joint learning, what the network says of the faces after it, and each round's figures."""
+        task = ClusterTask(network, data, settings, augmentation, seed)
+        fitted = fit(
+            task,
+            settings,
+            epochs=settings.rounds * settings.epochs,
+            seed=seed,
+            fabric=fabric,
+            checkpoint=checkpoint,
+            validate=lambda net: accuracy_on(net, store, validation),
+            title=title,
+        )
+        found = cluster_faces(fitted.model.to(fabric.device), data, settings, seed)
+        final_nmi = agreement(task.clusters.cpu().numpy(), found.clustering.cluster)
+        return fitted, found, by_round(fitted.history, final_nmi)
+
+    if settings.network == "larger":
+        networks = load_networks(larger)
+        learned = [
+            learn(
+                each.model.requires_grad_(True),
+                run.part(f"larger-{number}"),
+                f"cluster, larger network {number}/{len(networks)}",
+                params.seed + number - 1,
+            )
+            for number, each in enumerate(networks, 1)
+        ]
+        for number, (_, _, figures) in enumerate(learned, 1):
+            name = f"larger_{number}"
+            write_curves(report / f"{name}.csv", report / f"{name}.svg", figures, "Joint learning")
+        model = trained.model  # it has learned nothing here, and goes on from where it was
+    else:
+        learned = [learn(trained.model, run, "cluster", params.seed)]
+        model = learned[0][0].model.cpu()
+    found, rounds = joined([each for _, each, _ in learned]), learned[0][2]
+
+    save_weights(weights, model, trained.expressions, trained.image_size)
     unlabelled = table[table["role"] == "unlabelled"]
     rows = assignment_table(unlabelled, found, params.expressions)
     with replacing_file(assignments) as temporary:
         rows.to_parquet(temporary, index=False)
-    rounds = by_round(fitted.history, final_nmi)
     write_curves(curves, report / "curves.svg", rounds, "Joint learning")
     draw_prototypes(report / "prototypes.png", rows, found, store, params.expressions)
     write_json(
@@ -88,6 +120,12 @@ def main(
         },
     )
     run.clear()
+
+
+def joined(found: Sequence[ClusteredFaces]) -> ClusteredFaces:
+    """What the first network has found, with the mean of all networks' posteriors."""
+    posterior = np.mean([each.clustering.posterior for each in found], axis=0)
+    return replace(found[0], clustering=replace(found[0].clustering, posterior=posterior))
 
 
 def assignment_table(

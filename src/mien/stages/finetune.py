@@ -55,10 +55,10 @@ def main(
         [manifest, faces, assignments, training_set, start],
     )
     task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
-    task.set_targets(
-        *targets(updated, data.unlabelled, params.expressions),
-        expected_shares(pd.read_parquet(assignments), params.expressions),
-    )
+    said = posteriors(pd.read_parquet(assignments), data.unlabelled, params.expressions)
+    task.set_targets(*targets(updated, data.unlabelled, params.expressions), expected_shares(said))
+    if settings.consistency_guess == "clusters":
+        task.set_guesses(said)
     fitted = fit(
         task,
         settings,
@@ -93,14 +93,20 @@ def targets(updated: pd.DataFrame, unlabelled: Rows, expressions: list[str]) -> 
     return one_hot, weights
 
 
-def expected_shares(assignments: pd.DataFrame, expressions: list[str]) -> Array:
+def posteriors(assignments: pd.DataFrame, unlabelled: Rows, expressions: list[str]) -> Array:
+    """What clustering says of the unlabelled faces, ``[U, C]``."""
+    columns = [POSTERIOR + name for name in expressions]
+    return assignments.set_index("row").loc[unlabelled, columns].to_numpy(np.float32)
+
+
+def expected_shares(posterior: Array) -> Array:
     """Shares ``[C]`` of the expressions among all unlabelled faces: the mean of the posteriors.
 
     Not those among the accepted faces: an expression that passes few floors is not that rare, and
     guesses that are aligned to such shares would unlearn it.
     """
-    columns = [POSTERIOR + name for name in expressions]
-    return assignments[columns].to_numpy(np.float32).mean(axis=0)
+    shares: Array = posterior.mean(axis=0)
+    return shares
 
 
 if __name__ == "__main__":

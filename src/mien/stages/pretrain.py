@@ -20,7 +20,7 @@ from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fa
 from mien.learning.transfer import begin_with
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
-from mien.model.weights import load_weights, save_weights, shipped_weights
+from mien.model.weights import load_weights, save_networks, save_weights, shipped_weights
 from mien.params import Params
 from mien.stages._run import run_stage
 
@@ -33,12 +33,13 @@ def main(
     verdict: Path,
     checkpoints: Path,
     weights: Path,
+    larger: Path,
     curves: Path,
     report: Path,
     metrics: Path,
 ) -> None:
     """Train the AC-CNN on the labelled faces, after a start without labels and with other networks'
-    help where asked for."""
+    help where asked for; the larger ones among those are kept for the stage `cluster`."""
     table, store = read_manifest(manifest), open_faces(faces)
     labelled = training_rows(table, params.expressions)
     validation = labelled_rows(table, params.expressions, "validation")
@@ -49,21 +50,18 @@ def main(
     decides = params.model_dump(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
-    networks = settings.larger.networks if settings.larger.epochs else 0
+    numbers = range(1, settings.larger.networks + 1 if settings.larger.epochs else 1)
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     inputs = [manifest, faces, *refinery, *([start] if start else [])]
     run = Checkpoint.of(checkpoints, decides, inputs)
-    before, *first = (
-        run.part(name) for name in ("start", *(f"larger-{n + 1}" for n in range(networks)))
-    )
 
     def learn(
         task: SupervisedTask | SelfSupervisedTask,
         checkpoint: Checkpoint,
         validate: Callable[[ACCNN], dict[str, float]],
         title: str,
-        seed: int = params.seed,
+        seed: int,
     ) -> Fitted:
         return fit(
             task,
@@ -76,44 +74,46 @@ def main(
             title=title,
         )
 
+    def begin(kind: str, part: str, title: str, seed: int) -> tuple[ACCNN, History]:
+        """A network, ``accnn`` or ``larger``, and how it started without labels, if it did."""
+        torch.manual_seed(seed)  # of its first weights
+        shape = params.model if kind == "accnn" else params.larger_model
+        network = ACCNN(shape, len(params.expressions))
+        schedule = settings.self_supervised
+        if not schedule.epochs or kind not in schedule.networks:
+            return network, []
+        rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
+        views = params.augmentation.model_copy(update={"strong": schedule.strength})
+        fitted = learn(
+            SelfSupervisedTask(network, store, labelled, rows, schedule, Augmentation(views)),
+            run.part(f"{part}start"),
+            lambda net: effective_rank(net, store, rows),
+            f"{title} without labels",
+            seed,
+        )
+        name = report / f"{part}self_supervised".replace("-", "_")
+        write_curves(
+            name.with_suffix(".csv"), name.with_suffix(".svg"), fitted.history, "Before the labels"
+        )
+        return fitted.model.requires_grad_(True), fitted.history
+
     def accuracy(net: ACCNN) -> dict[str, float]:
         return accuracy_on(net, store, validation)
 
-    schedule = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
-    larger: list[Fitted] = []
-    for number, checkpoint in enumerate(first):
-        seed = params.seed + number
-        torch.manual_seed(seed)
-        network = ACCNN(params.larger_model, len(params.expressions))
+    theirs = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
+    advisers: list[Fitted] = []
+    for number in numbers:
+        part, seed = f"larger-{number}-", params.seed + number - 1
+        title = f"pretrain, larger network {number}/{len(numbers)}"
+        network, _ = begin("larger", part, title, seed)
         task = SupervisedTask(
-            network, store, labelled, settings.model_copy(update=schedule), augmentation
+            network, store, labelled, settings.model_copy(update=theirs), augmentation
         )
-        title = f"pretrain, larger network {number + 1}/{networks}"
-        larger.append(learn(task, checkpoint, accuracy, title, seed))
-        name = f"larger_{number + 1}"
-        write_curves(report / f"{name}.csv", report / f"{name}.svg", larger[-1].history, title)
+        advisers.append(learn(task, run.part(f"{part}labels"), accuracy, title, seed))
+        name = f"larger_{number}"
+        write_curves(report / f"{name}.csv", report / f"{name}.svg", advisers[-1].history, title)
 
-    torch.manual_seed(params.seed)  # of the network's first weights
-    model = ACCNN(params.model, len(params.expressions))
-    unlabelled: History = []
-    if settings.self_supervised.epochs:
-        rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
-        views = params.augmentation.model_copy(update={"strong": settings.self_supervised.strength})
-        started = learn(
-            SelfSupervisedTask(
-                model, store, labelled, rows, settings.self_supervised, Augmentation(views)
-            ),
-            before,
-            lambda net: effective_rank(net, store, rows),
-            "pretrain without labels",
-        )
-        model, unlabelled = started.model.requires_grad_(True), started.history
-        write_curves(
-            report / "self_supervised.csv",
-            report / "self_supervised.svg",
-            unlabelled,
-            "Before the labels",
-        )
+    model, unlabelled = begin("accnn", "", "pretrain", params.seed)
     data = (model, store, labelled, settings, augmentation)
     task = SupervisedTask(*data)
     strength: float | None = None
@@ -128,8 +128,8 @@ def main(
             seed=params.seed,
         )
         print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
-    if larger:
-        adviser, weight = larger_networks([each.model for each in larger]), settings.larger.weight
+    if advisers:
+        adviser, weight = larger_networks([each.model for each in advisers]), settings.larger.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
     elif refinery:
         with fabric.autocast():
@@ -148,8 +148,10 @@ def main(
             )
         adviser, weight = refined(labels.to(fabric.device)), settings.refinery.weight
         task = AdvisedTask(*data, adviser=adviser, weight=weight)
-    fitted = learn(task, run, accuracy, "pretrain")
-    save_weights(weights, fitted.model, tuple(params.expressions), image_size)
+    fitted = learn(task, run, accuracy, "pretrain", params.seed)
+    names = tuple(params.expressions)
+    save_weights(weights, fitted.model, names, image_size)
+    save_networks(larger, [each.model for each in advisers], names, image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
     write_json(
         metrics,
@@ -158,12 +160,11 @@ def main(
             **_summary(fitted, image_size),
             **({"head_strength": strength} if strength else {}),
             **({"self_supervised": unlabelled} if unlabelled else {}),
-            **({"larger": [_summary(each, image_size) for each in larger]} if larger else {}),
+            **({"larger": [_summary(each, image_size) for each in advisers]} if advisers else {}),
             "validated": read_json(verdict)["success"],
         },
     )
-    for each in (run, before, *first):
-        each.clear()
+    run.clear()
 
 
 def _summary(fitted: Fitted, image_size: int) -> dict[str, float]:
