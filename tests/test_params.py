@@ -51,6 +51,10 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.learning_rate", 0, "greater than 0"),
         ("pretrain.self_supervised.epochs", -1, "greater than or equal to 0"),
         ("pretrain.self_supervised.batch_size", 1, "greater than or equal to 2"),
+        ("pretrain.self_supervised.networks", [], "at least 1 item"),
+        ("pretrain.self_supervised.networks", ["small"], "'accnn' or 'larger'"),
+        ("cluster.network", "small", "'accnn' or 'larger'"),
+        ("finetune.consistency_guess", "mine", "'own' or 'clusters'"),
         ("pretrain.self_supervised.strength", 0.5, "greater than or equal to 1"),
         ("pretrain.larger.weight", 1.5, "less than or equal to 1"),
         ("pretrain.larger.blocks", [1], "same length"),
@@ -112,6 +116,27 @@ def test_a_network_has_one_start(settings):
     settings["pretrain"]["self_supervised"]["epochs"] = 1
     with pytest.raises(MienError, match="a start without labels is for random weights"):
         parse_params(settings, "params.yaml")
+
+
+def test_a_larger_network_that_is_asked_for_is_there(settings):
+    settings["cluster"]["network"] = "larger"
+    with pytest.raises(MienError, match=r"cluster.network: pretrain.larger.epochs is 0"):
+        parse_params(settings, "params.yaml")
+    settings["pretrain"]["self_supervised"] |= {"epochs": 1, "networks": ["larger"]}
+    with pytest.raises(MienError, match=r"self_supervised.networks: larger.epochs is 0"):
+        parse_params(settings, "params.yaml")
+    settings["pretrain"]["larger"]["epochs"] = 1
+    settings["pretrain"]["first_weights"] = "small"  # the start without labels is another network's
+    assert parse_params(settings, "params.yaml").cluster.network == "larger"
+
+
+def test_the_overlay_with_a_larger_network_is_right(root):
+    real = {"prepare": {"sources": [{"name": "faces", "kind": "lfw", "path": "lfw.zip"}]}}
+    changes = merge(real, read_yaml(root / "configs" / "larger.yaml"))
+    params = parse_params(complete_params(changes), "larger")
+    assert params.larger_model.convolution == "ordinary"
+    assert params.cluster.network == "larger"
+    assert params.finetune.consistency_guess == "clusters"
 
 
 def test_all_wrong_settings_are_named_at_once(settings):

@@ -140,6 +140,56 @@ def test_a_guess_may_hand_on_its_doubt():
     torch.testing.assert_close(guess, expected / expected.sum(dim=1, keepdim=True))
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_what_clusters_say_is_asked_for_in_place_of_the_networks_own_guess(balance):
+    soft = {"consistency_threshold": 0.0, "consistency_temperature": 1.0, "class_balance": balance}
+    prior = np.array([0.64, 0.2, 0.16], np.float32)
+    said = np.random.default_rng(0).dirichlet(np.ones(CLASSES), 40).astype(np.float32)
+    task = JointTask(network(), data(), SETTINGS.model_copy(update=soft), AUGMENTATION)
+    task.set_targets(*even_targets(), prior)
+    task.set_guesses(said)
+    # of the prior the power `class_balance` is taken out of the batches, and so out of the guess
+    expected = said * prior**-balance
+    expected /= expected.sum(axis=1, keepdims=True)
+    torch.testing.assert_close(task.guesses, torch.from_numpy(expected))
+
+    def refuse(*_):
+        raise AssertionError("the network was asked for its own guess")
+
+    task._guess = refuse
+    rng = torch.Generator().manual_seed(0)
+    task.begin_epoch(0, 3, network(), rng)
+    spoken = []
+    both = task.net.forward_both
+
+    def listen(views):
+        spoken.append(both(views)[1])
+        return both(views)
+
+    task.net.forward_both = listen
+    losses = task(0, network().eval(), rng)
+    of_unlabelled = spoken[1].log_softmax(dim=1)
+    by_hand = -(task.guesses[task._unlabelled[0]] * of_unlabelled).sum(dim=1).mean()
+    torch.testing.assert_close(losses["consistency"], by_hand)
+
+
+def test_guesses_of_clusters_survive_a_kill(tmp_path):
+    said = np.random.default_rng(0).dirichlet(np.ones(CLASSES), 40).astype(np.float32)
+
+    def task(posterior):
+        made = JointTask(network(), data(), SETTINGS, AUGMENTATION)
+        made.set_targets(*even_targets(), np.full(CLASSES, 1 / 3, np.float32))
+        made.set_guesses(posterior)
+        return made
+
+    before, after = task(said), task(said[::-1].copy())
+    checkpoint = Checkpoint(tmp_path / "run.safetensors")
+    adam = torch.optim.AdamW(before.parameters())
+    checkpoint.save({"task": before}, adam, {})
+    checkpoint.load({"task": after}, torch.optim.AdamW(after.parameters()))
+    assert torch.equal(before.guesses, after.guesses)
+
+
 def test_rare_expressions_are_drawn_as_often_as_common_ones():
     labels = np.array([0] * 30 + [1] * 4 + [2] * 6)
     settings = SETTINGS.model_copy(update={"unlabelled_batch_size": 600})

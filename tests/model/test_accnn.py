@@ -6,7 +6,7 @@ import torch
 from mien.errors import MienError
 from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
-from mien.model.weights import load_weights, save_weights
+from mien.model.weights import load_networks, load_weights, save_networks, save_weights
 from mien.params import ModelSettings, merge, parse_params, read_yaml
 from mien.workspace import complete_params
 
@@ -149,6 +149,32 @@ def test_the_sizes_keep_to_their_limits(root, size, parameters, macs):
     cost = count_cost(ACCNN(model, 7), 48)
     assert cost.parameters < parameters * 1e6
     assert cost.macs < macs * 1e6
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_any_number_of_networks_in_one_file(tmp_path, count):
+    shapes = [SETTINGS, SETTINGS.model_copy(update={"convolution": "ordinary", "stem": 8})]
+    models = []
+    for seed, shape in enumerate(shapes[:count]):
+        torch.manual_seed(seed)
+        models.append(ACCNN(shape, 3).eval())
+    path = tmp_path / "larger.safetensors"
+    save_networks(path, models, ("a", "b", "c"), 24)
+    read = load_networks(path)
+    assert [each.settings for each in read] == [each.settings for each in models]
+    faces = torch.rand(2, 1, 24, 24)
+    for one, other in zip(models, read, strict=True):
+        assert torch.equal(one(faces), other.model(faces))
+        assert (other.expressions, other.image_size) == (("a", "b", "c"), 24)
+    with pytest.raises(MienError, match="not written by Mien"):
+        load_weights(path)
+
+
+def test_one_network_is_not_taken_for_several(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, ACCNN(SETTINGS, 3), ("a", "b", "c"), 24)
+    with pytest.raises(MienError, match="not written by Mien"):
+        load_networks(path)
 
 
 @pytest.mark.parametrize("size", ["nano", "small", "base"])

@@ -7,7 +7,7 @@ import torch
 from mien.data.manifest import read_manifest, write_manifest
 from mien.errors import MienError
 from mien.files import read_json, write_json
-from mien.model.weights import load_weights
+from mien.model.weights import load_networks, load_weights
 from mien.stages import pretrain
 
 SHORT = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
@@ -120,6 +120,44 @@ def test_larger_networks_differ_and_can_be_ordinary(measured, params):
         "larger_1.csv", "larger_1.svg", "larger_2.csv", "larger_2.svg"
     }  # fmt: skip
     assert not same(one, two)
+
+
+def test_larger_networks_may_start_without_labels(measured, params):
+    start = params.pretrain.self_supervised.model_copy(update=SHORT)
+
+    def begun(*networks):
+        larger = with_larger(params, networks=2)
+        schedule = start.model_copy(update={"networks": [*networks]})
+        pretrain = larger.pretrain.model_copy(update={"self_supervised": schedule})
+        return larger.model_copy(update={"pretrain": pretrain})
+
+    networks = {}
+    for name, which in {"own": ["accnn"], "theirs": ["larger"], "all": ["accnn", "larger"]}.items():
+        run(begun(*which), measured, name)
+        networks[name] = [
+            each.model.state_dict()
+            for each in load_networks(measured / f"{name}-larger.safetensors")
+        ]
+        written = {path.name for path in (measured / name).glob("*self_supervised.csv")}
+        larger = {"larger_1_self_supervised.csv", "larger_2_self_supervised.csv"}
+        assert written == ({"self_supervised.csv"} if "accnn" in which else set()) | (
+            larger if "larger" in which else set()
+        )
+        assert ("self_supervised" in read_json(measured / f"{name}.json")) == ("accnn" in which)
+    for own, theirs, each in zip(*networks.values(), strict=True):
+        assert same(theirs, each)
+        assert not same(own, theirs)
+    assert not list((measured / "checkpoints").iterdir())
+
+
+def test_the_larger_networks_are_kept(measured, params):
+    run(settings(params, 0), measured, "off")
+    assert load_networks(measured / "off-larger.safetensors") == []
+    several = with_larger(params, networks=2)
+    run(several, measured, "on")
+    kept = load_networks(measured / "on-larger.safetensors")
+    assert [each.settings for each in kept] == [several.larger_model] * 2
+    assert not same(*(each.model.state_dict() for each in kept))
 
 
 def test_killed_after_the_larger_networks_it_goes_on(measured, params, monkeypatch):

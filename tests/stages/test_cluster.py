@@ -1,0 +1,182 @@
+"""Stage `cluster`, and `finetune` after it: which network labels the faces, and who is believed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mien.files import read_json
+from mien.learning.pseudo_labels import POSTERIOR
+from mien.model.accnn import ACCNN
+from mien.model.weights import load_weights, save_networks
+from mien.stages import cluster, finetune, relabel
+
+SHORT = {
+    "epochs": 2, "steps_per_epoch": 2, "batch_size": 8, "unlabelled_batch_size": 8,
+    "consistency_threshold": 0.0, "consistency_temperature": 1.0,
+}  # fmt: skip
+
+
+def settings(params, network="accnn", guess="own"):
+    """Short trainings; every face is accepted, for networks as little trained as these agree on
+    none."""
+    larger = params.pretrain.larger.model_copy(update={"epochs": 1})
+    clusters = {"network": network, "rounds": 1, "free_prototypes": 2}
+    floors = {"min_posterior": 0.0, "min_margin": 0.0, "min_purity": 0.0, "max_sparse_share": 0.0}
+    changes = {
+        "pretrain": params.pretrain.model_copy(update={"larger": larger}),
+        "cluster": params.cluster.model_copy(update=SHORT | clusters),
+        "relabel": params.relabel.model_copy(update=floors | {"require_flip_agreement": False}),
+        "finetune": params.finetune.model_copy(update=SHORT | {"consistency_guess": guess}),
+    }
+    return params.model_copy(update=changes)
+
+
+def larger_networks(folder, params, seeds):
+    networks = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        sizes = {"stem": 8, "widths": [16, 16]}
+        shape = params.model.model_copy(update=sizes)
+        networks.append(ACCNN(shape, len(params.expressions)))
+    save_networks(folder / "larger.safetensors", networks, tuple(params.expressions), 24)
+
+
+def run(params, folder, name):
+    cluster.main(
+        params,
+        manifest=folder / "manifest.parquet",
+        faces=folder / "faces.npy",
+        pretrained=folder / "pretrain.safetensors",
+        larger=folder / "larger.safetensors",
+        checkpoints=folder / "checkpoints",
+        weights=folder / f"{name}.safetensors",
+        assignments=folder / f"{name}.parquet",
+        curves=folder / f"{name}.csv",
+        report=folder / name,
+        metrics=folder / f"{name}-metrics.json",
+    )
+    found = pd.read_parquet(folder / f"{name}.parquet")
+    return found[[POSTERIOR + each for each in params.expressions]].to_numpy()
+
+
+def weights(path):
+    return load_weights(path).model.state_dict()
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the stage may catch it."""
+
+
+def kill(*_):
+    raise Killed
+
+
+def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
+    larger_networks(measured, params, [1])
+    own = run(settings(params), measured, "own")
+    theirs = run(settings(params, "larger"), measured, "theirs")
+    before = weights(measured / "pretrain.safetensors")
+    assert not same(weights(measured / "own.safetensors"), before)
+    assert same(weights(measured / "theirs.safetensors"), before)
+    assert not np.allclose(own, theirs)
+    assert (measured / "theirs/larger_1.svg").exists()
+    assert not list((measured / "own").glob("larger*"))
+    assert not list((measured / "checkpoints").iterdir())
+
+
+def test_several_networks_label_by_their_mean(measured, params):
+    alone = []
+    for seed in (1, 2):
+        larger_networks(measured, params, [seed])
+        moved = settings(params, "larger").model_copy(update={"seed": params.seed + seed - 1})
+        alone.append(run(moved, measured, f"alone-{seed}"))
+    larger_networks(measured, params, [1, 2])
+    both = run(settings(params, "larger"), measured, "both")
+    np.testing.assert_allclose(both, np.mean(alone, axis=0), atol=1e-6)
+    first, found = (pd.read_parquet(measured / f"{name}.parquet") for name in ("alone-1", "both"))
+    pd.testing.assert_series_equal(found["cluster"], first["cluster"])
+    best = both.argmax(axis=1)
+    assert found["expression"].tolist() == [params.expressions[each] for each in best]
+    top = np.sort(both, axis=1)
+    np.testing.assert_allclose(found["margin"], top[:, -1] - top[:, -2], atol=1e-6)
+
+
+def test_killed_between_the_larger_networks_it_goes_on(measured, params, monkeypatch):
+    larger_networks(measured, params, [1, 2])
+    whole = run(settings(params, "larger"), measured, "whole")
+    calls = []
+
+    def end_with_the_second(*arguments):
+        calls.append(arguments)
+        return cluster_faces(*arguments) if len(calls) == 1 else kill()
+
+    cluster_faces = cluster.cluster_faces
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(cluster, "cluster_faces", end_with_the_second)
+        run(settings(params, "larger"), measured, "killed")
+    assert len(list((measured / "checkpoints").iterdir())) == 2
+    np.testing.assert_array_equal(run(settings(params, "larger"), measured, "killed"), whole)
+
+
+def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params):
+    larger_networks(measured, params, [1])
+    params = settings(params, "larger")
+    run(params, measured, "theirs")
+
+    def tune(guess, assignments="theirs"):
+        changed = settings(params, "larger", guess)
+        files = {"manifest": measured / "manifest.parquet", "faces": measured / "faces.npy"}
+        files["assignments"] = measured / f"{assignments}.parquet"
+        training_set = measured / "training_set.parquet"
+        relabel.main(
+            changed, **files, training_set=training_set, report=measured / "relabelled",
+            metrics=measured / "relabel-metrics.json",
+        )  # fmt: skip
+        finetune.main(
+            changed, **files, training_set=training_set, start=measured / "theirs.safetensors",
+            checkpoints=measured / "checkpoints", weights=measured / "tuned.safetensors",
+            curves=measured / "tuned.csv", report=measured / "tuned",
+            metrics=measured / "tuned.json",
+        )  # fmt: skip
+        return weights(measured / "tuned.safetensors"), read_json(measured / "tuned.json")
+
+    own, _ = tune("own")
+    told, figures = tune("clusters")
+    assert not same(own, told)
+    assert figures["consistency"] > 0
+    shuffled = pd.read_parquet(measured / "theirs.parquet").sample(frac=1, random_state=0)
+    shuffled.to_parquet(measured / "shuffled.parquet")
+    again, _ = tune("clusters", "shuffled")
+    for name, tensor in told.items():  # the order of the table decides nothing
+        torch.testing.assert_close(again[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_joined_takes_all_but_the_posterior_from_the_first(measured, params):
+    larger_networks(measured, params, [1])
+    found = {}
+
+    def keep(*arguments):
+        found["faces"] = cluster_faces(*arguments)
+        return found["faces"]
+
+    cluster_faces = cluster.cluster_faces
+    cluster.cluster_faces = keep
+    try:
+        run(settings(params), measured, "own")
+    finally:
+        cluster.cluster_faces = cluster_faces
+    first = found["faces"]
+    sure = np.zeros_like(first.clustering.posterior)
+    sure[:, 0] = 1
+    second = replace(first, clustering=replace(first.clustering, posterior=sure))
+    mean = cluster.joined([first, second])
+    np.testing.assert_allclose(mean.clustering.posterior, (first.clustering.posterior + sure) / 2)
+    assert mean.clustering.cluster is first.clustering.cluster
+    assert mean.flip_agrees is first.flip_agrees
