@@ -2,6 +2,7 @@
 
     python benchmarks/pipeline.py default
     python benchmarks/pipeline.py fer2013-lfw --data ../shared/datasets
+    python benchmarks/pipeline.py fer2013-lfw-larger --data ../shared/datasets    # on a GPU
 
 A seed decides the synthetic faces (or the draw of labelled ones), the network's first weights, the
 batches and the clustering. Each seed is an ordinary ``mien run`` in ``runs/benchmarks/``, so a
@@ -35,8 +36,12 @@ from mien.params import Params, load_params, read_yaml
 ROOT = FOLDER.parents[1]
 OVERLAYS = {
     # named, for without it a workspace of an earlier run would keep that run's settings
-    "default": ROOT / "params.yaml",
-    "fer2013-lfw": ROOT / "configs" / "fer2013-lfw.yaml",
+    "default": [ROOT / "params.yaml"],
+    "fer2013-lfw": [ROOT / "configs" / "fer2013-lfw.yaml"],
+    "fer2013-lfw-larger": [
+        ROOT / "configs" / "fer2013-lfw.yaml",
+        ROOT / "configs" / "larger.yaml",
+    ],
 }
 
 
@@ -72,9 +77,10 @@ def workspace(name: str, seed: int) -> Path:
 def run(name: str, data: Path, seed: int, bound: bool) -> dict[str, Any]:
     """One ``mien run`` and its figures."""
     out = workspace(name, seed)
-    sources = read_yaml(OVERLAYS[name])["prepare"]["sources"]
+    sources = read_yaml(OVERLAYS[name][0])["prepare"]["sources"]
     command = [sys.executable, "-m", "mien", "run", "--out", str(out), "--data", str(data)]
-    command += ["--params", str(OVERLAYS[name])]
+    for overlay in OVERLAYS[name]:
+        command += ["--params", str(overlay)]
     changes = {"seed": seed, "prepare.sources": [source | {"seed": seed} for source in sources]}
     for key, value in changes.items():
         command += [
