@@ -83,7 +83,7 @@ def main(
         networks = load_networks(larger)
         learned = [
             learn(
-                each.model.requires_grad_(True),
+                each.model,
                 run.part(f"larger-{number}"),
                 f"cluster, larger network {number}/{len(networks)}",
                 params.seed + number - 1,
