@@ -195,8 +195,11 @@ def run_arm(out: Path, name: str) -> dict[str, Any]:
     net, augmentation = load_weights(start).model, Augmentation(params.augmentation)
     hidden = table[table["role"] == "unlabelled"]["true_label"]
     fabric = make_fabric(params.compute)
-    figures: dict[str, Any] = {"key": key, "device": device_name(fabric.device)}
-    figures["pretrained"] = _accuracies(net, store, splits)
+    figures: dict[str, Any] = {
+        "key": key,
+        "device": device_name(fabric.device),
+        "pretrained": _accuracies(net, store, splits),
+    }
     arm = ARMS[name]
     known = hidden.notna().to_numpy()
     truth = indices(hidden[known], params.expressions)

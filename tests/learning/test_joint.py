@@ -19,6 +19,7 @@ from mien.learning.joint import (
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import AugmentationSettings, ClusterSettings, ComputeSettings, ModelSettings
+from tests.killing import Killed, kill
 
 MODEL = ModelSettings(
     convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
@@ -230,15 +231,12 @@ def test_unlabelled_faces_leave_the_running_statistics_alone():
 
 
 def cluster(folder, kill_after=None):
-    class Killed(BaseException):
-        pass
-
     seen = []
 
     def validate(net):
         seen.append(1)
         if kill_after is not None and len(seen) > kill_after:
-            raise Killed
+            kill()
         return {}
 
     fabric = make_fabric(COMPUTE)  # first: it settles the number of threads, and so the last digits

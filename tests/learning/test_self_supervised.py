@@ -11,6 +11,7 @@ from mien.learning.self_supervised import SelfSupervisedTask, effective_rank, vi
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import SelfSupervisedSettings
+from tests.killing import Killed, kill
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 
 SETTINGS = SelfSupervisedSettings(
@@ -37,10 +38,6 @@ def stripes(count=80, side=16):
     return (faces + rng.normal(20, 20, faces.shape)).clip(0, 255).astype(np.uint8)
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing in the loop may catch it."""
-
-
 def make_task(settings=SETTINGS, faces=None):
     torch.manual_seed(3)
     labelled = LabelledRows(ROWS[:20], Unreadable())
@@ -56,7 +53,7 @@ def train(folder, *, settings=SETTINGS, kill_after=None, task=None):
     def validate(net):
         seen.append(1)
         if kill_after is not None and len(seen) > kill_after:
-            raise Killed
+            kill()
         return effective_rank(net, stripes(), ROWS)
 
     return fit(

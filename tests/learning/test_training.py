@@ -18,6 +18,7 @@ from mien.learning.training import (
 )
 from mien.model.accnn import ACCNN
 from mien.params import TrainingSettings
+from tests.killing import Killed, kill
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 
 LABELS = np.arange(60) % 2
@@ -25,10 +26,6 @@ TRAINING = TrainingSettings(
     epochs=4, steps_per_epoch=6, batch_size=16, learning_rate=0.01, weight_decay=0.01,
     ema_decay=0.8, label_smoothing=0.05, class_balance=1.0,
 )  # fmt: skip
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the loop may catch it."""
 
 
 def train(folder, *, kill_after=None, seed=0, compute=COMPUTE):
@@ -40,7 +37,7 @@ def train(folder, *, kill_after=None, seed=0, compute=COMPUTE):
     def validate(net):
         seen.append(1)
         if kill_after is not None and len(seen) > kill_after:
-            raise Killed
+            kill()
         return {"validation_accuracy": 0.0}
 
     return fit(

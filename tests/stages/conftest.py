@@ -10,7 +10,7 @@ import torch
 from mien.data.manifest import hash_faces, measure, write_manifest
 from mien.files import write_json, write_text
 from mien.model.accnn import ACCNN
-from mien.model.weights import save_weights
+from mien.model.weights import load_weights, save_weights
 from mien.params import Params, merge, parse_params, read_yaml
 from mien.stages import evaluate
 
@@ -99,3 +99,12 @@ def fill(folder: Path, params: Params) -> Path:
     write_text(folder / "plots/pretrain.csv", "epoch,loss\n1,2.0\n2,1.0\n")
     write_text(folder / "dvc.lock", "schema: '2.0'\nstages:\n  prepare:\n    cmd: draw\n")
     return folder
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a network on disk."""
+    return load_weights(path).model.state_dict()
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)

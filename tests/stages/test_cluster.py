@@ -10,8 +10,10 @@ import torch
 from mien.files import read_json
 from mien.learning.pseudo_labels import POSTERIOR
 from mien.model.accnn import ACCNN
-from mien.model.weights import load_weights, save_networks
+from mien.model.weights import save_networks
 from mien.stages import cluster, finetune, relabel
+from tests.killing import Killed, kill
+from tests.stages.conftest import same, state
 
 SHORT = {
     "epochs": 2, "steps_per_epoch": 2, "batch_size": 8, "unlabelled_batch_size": 8,
@@ -62,29 +64,13 @@ def run(params, folder, name):
     return found[[POSTERIOR + each for each in params.expressions]].to_numpy()
 
 
-def weights(path):
-    return load_weights(path).model.state_dict()
-
-
-def same(first, second):
-    return all(torch.equal(first[name], second[name]) for name in first)
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the stage may catch it."""
-
-
-def kill(*_):
-    raise Killed
-
-
 def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     larger_networks(measured, params, [1])
     own = run(settings(params), measured, "own")
     theirs = run(settings(params, "larger"), measured, "theirs")
-    before = weights(measured / "pretrain.safetensors")
-    assert not same(weights(measured / "own.safetensors"), before)
-    assert same(weights(measured / "theirs.safetensors"), before)
+    before = state(measured / "pretrain.safetensors")
+    assert not same(state(measured / "own.safetensors"), before)
+    assert same(state(measured / "theirs.safetensors"), before)
     assert not np.allclose(own, theirs)
     assert (measured / "theirs/larger_1.svg").exists()
     assert not list((measured / "own").glob("larger*"))
@@ -145,7 +131,7 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
             curves=measured / "tuned.csv", report=measured / "tuned",
             metrics=measured / "tuned.json",
         )  # fmt: skip
-        return weights(measured / "tuned.safetensors"), read_json(measured / "tuned.json")
+        return state(measured / "tuned.safetensors"), read_json(measured / "tuned.json")
 
     own, _ = tune("own")
     told, figures = tune("clusters")
@@ -158,21 +144,18 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
         torch.testing.assert_close(again[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_joined_takes_all_but_the_posterior_from_the_first(measured, params):
+def test_joined_takes_all_but_the_posterior_from_the_first(measured, params, monkeypatch):
     larger_networks(measured, params, [1])
-    found = {}
+    kept = []
 
     def keep(*arguments):
-        found["faces"] = cluster_faces(*arguments)
-        return found["faces"]
+        kept.append(cluster_faces(*arguments))
+        return kept[-1]
 
     cluster_faces = cluster.cluster_faces
-    cluster.cluster_faces = keep
-    try:
-        run(settings(params), measured, "own")
-    finally:
-        cluster.cluster_faces = cluster_faces
-    first = found["faces"]
+    monkeypatch.setattr(cluster, "cluster_faces", keep)
+    run(settings(params), measured, "own")
+    (first,) = kept
     sure = np.zeros_like(first.clustering.posterior)
     sure[:, 0] = 1
     second = replace(first, clustering=replace(first.clustering, posterior=sure))

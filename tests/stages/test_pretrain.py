@@ -9,6 +9,8 @@ from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.model.weights import load_networks, load_weights
 from mien.stages import pretrain
+from tests.killing import Killed, kill
+from tests.stages.conftest import same, state
 
 SHORT = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
 
@@ -33,19 +35,7 @@ def run(params, folder, name):
         report=folder / name,
         metrics=folder / f"{name}.json",
     )
-    return load_weights(folder / f"{name}.safetensors").model.state_dict()
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the stage may catch it."""
-
-
-def kill(*_):
-    raise Killed
-
-
-def same(first, second):
-    return all(torch.equal(first[name], second[name]) for name in first)
+    return state(folder / f"{name}.safetensors")
 
 
 def test_a_start_without_labels_is_off_unless_asked_for(measured, params):

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mien.files import hash_file, replacing_file
+from mien.model.weights import under
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ class Checkpoint:
         except (FileNotFoundError, SafetensorError):
             return None
         for name, module in modules.items():
-            module.load_state_dict(_under(f"{name}/", tensors))
+            module.load_state_dict(under(f"{name}/", tensors))
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer/", tensors).items():
+        for name, tensor in under("optimizer/", tensors).items():
             index, _, key = name.partition("/")
             state.setdefault(int(index), {})[key] = tensor
         groups = optimizer.state_dict()["param_groups"]
@@ -104,7 +105,3 @@ class Checkpoint:
         """Forget the run and its parts: its result has been written."""
         for path in self.path.parent.glob(f"{self.path.stem}[.-]*"):
             path.unlink()
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
 """Trained networks on disk: safetensors, never pickles, with what is needed to rebuild them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +34,8 @@ class Trained:
 
 def save_weights(path: Path, model: ACCNN, expressions: tuple[str, ...], image_size: int) -> None:
     """Write a network, atomically. Its settings and labels stand in the file's header."""
-    header = {
-        "format": _ONE,
-        "model": model.settings.model_dump_json(),
-        "expressions": json.dumps(expressions),
-        "image_size": str(image_size),
-    }
-    _write(path, model.state_dict(), header)
+    header = {"format": _ONE, "model": model.settings.model_dump_json()}
+    _write(path, model.state_dict(), header, expressions, image_size)
 
 
 def save_networks(
@@ -52,13 +47,9 @@ def save_networks(
         for number, model in enumerate(models)
         for name, tensor in model.state_dict().items()
     }
-    header = {
-        "format": _SEVERAL,
-        "models": json.dumps([model.settings.model_dump() for model in models]),
-        "expressions": json.dumps(expressions),
-        "image_size": str(image_size),
-    }
-    _write(path, tensors, header)
+    settings = [model.settings.model_dump() for model in models]
+    header = {"format": _SEVERAL, "models": json.dumps(settings)}
+    _write(path, tensors, header, expressions, image_size)
 
 
 def shipped_weights(size: str) -> Path:
@@ -84,17 +75,14 @@ def load_networks(path: Path) -> list[Trained]:
     """
     tensors, header = _read(path, _SEVERAL)
     return [
-        _rebuilt(
-            ModelSettings.model_validate(settings),
-            {
-                name.removeprefix(f"{number}."): tensor
-                for name, tensor in tensors.items()
-                if name.startswith(f"{number}.")
-            },
-            header,
-        )
+        _rebuilt(ModelSettings.model_validate(settings), under(f"{number}.", tensors), header)
         for number, settings in enumerate(json.loads(header["models"]))
     ]
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with ``prefix``, by the rest of their names."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def _rebuilt(
@@ -106,10 +94,17 @@ def _rebuilt(
     return Trained(model.eval(), expressions, int(header["image_size"]))
 
 
-def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+def _write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    header: dict[str, str],
+    expressions: tuple[str, ...],
+    image_size: int,
+) -> None:
+    shared = {"expressions": json.dumps(expressions), "image_size": str(image_size)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing_file(path) as temporary:
-        save_file(plain, temporary, metadata=header)
+        save_file(plain, temporary, metadata=header | shared)
 
 
 def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -24,7 +24,7 @@ from mien.learning.clustering import FREE, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
 from mien.learning.pseudo_labels import POSTERIOR
-from mien.learning.training import Fitted, History, fit, make_fabric
+from mien.learning.training import History, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_networks, load_weights, save_weights
 from mien.params import Params
@@ -62,8 +62,8 @@ def main(
 
     def learn(
         network: ACCNN, checkpoint: Checkpoint, title: str, seed: int
-    ) -> tuple[Fitted, ClusteredFaces, History]:
-        """Joint learning, what the network says of the faces after it, and each round's figures."""
+    ) -> tuple[ACCNN, ClusteredFaces, History]:
+        """The network after joint learning, what it says of the faces, and each round's figures."""
         task = ClusterTask(network, data, settings, augmentation, seed)
         fitted = fit(
             task,
@@ -77,27 +77,20 @@ def main(
         )
         found = cluster_faces(fitted.model.to(fabric.device), data, settings, seed)
         final_nmi = agreement(task.clusters.cpu().numpy(), found.clustering.cluster)
-        return fitted, found, by_round(fitted.history, final_nmi)
+        return fitted.model, found, by_round(fitted.history, final_nmi)
 
     if settings.network == "larger":
-        networks = load_networks(larger)
-        learned = [
-            learn(
-                each.model,
-                run.part(f"larger-{number}"),
-                f"cluster, larger network {number}/{len(networks)}",
-                params.seed + number - 1,
-            )
-            for number, each in enumerate(networks, 1)
-        ]
-        for number, (_, _, figures) in enumerate(learned, 1):
-            name = f"larger_{number}"
+        model = trained.model  # it learns nothing here, and goes on from where it was
+        networks, several = load_networks(larger), []
+        for number, each in enumerate(networks, 1):
+            name, title = f"larger_{number}", f"cluster, larger network {number}/{len(networks)}"
+            seed = params.seed + number - 1
+            _, said, figures = learn(each.model, run.part(name), title, seed)
             write_curves(report / f"{name}.csv", report / f"{name}.svg", figures, "Joint learning")
-        model = trained.model  # it has learned nothing here, and goes on from where it was
+            several.append((said, figures))
+        found, rounds = joined([said for said, _ in several]), several[0][1]
     else:
-        learned = [learn(trained.model, run, "cluster", params.seed)]
-        model = learned[0][0].model.cpu()
-    found, rounds = joined([each for _, each, _ in learned]), learned[0][2]
+        model, found, rounds = learn(trained.model, run, "cluster", params.seed)
 
     save_weights(weights, model, trained.expressions, trained.image_size)
     unlabelled = table[table["role"] == "unlabelled"]

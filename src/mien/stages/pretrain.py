@@ -50,7 +50,7 @@ def main(
     decides = params.model_dump(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
-    numbers = range(1, settings.larger.networks + 1 if settings.larger.epochs else 1)
+    networks = settings.larger.networks if settings.larger.epochs else 0
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     inputs = [manifest, faces, *refinery, *([start] if start else [])]
@@ -75,7 +75,10 @@ def main(
         )
 
     def begin(kind: str, part: str, title: str, seed: int) -> tuple[ACCNN, History]:
-        """A network, ``accnn`` or ``larger``, and how it started without labels, if it did."""
+        """A network, ``accnn`` or ``larger``, and how it started without labels, if it did.
+
+        What is kept and drawn of that start is named after ``part``.
+        """
         torch.manual_seed(seed)  # of its first weights
         shape = params.model if kind == "accnn" else params.larger_model
         network = ACCNN(shape, len(params.expressions))
@@ -91,27 +94,26 @@ def main(
             f"{title} without labels",
             seed,
         )
-        name = report / f"{part}self_supervised".replace("-", "_")
-        write_curves(
-            name.with_suffix(".csv"), name.with_suffix(".svg"), fitted.history, "Before the labels"
-        )
+        draw(f"{part}self_supervised", fitted.history, "Before the labels")
         return fitted.model.requires_grad_(True), fitted.history
+
+    def draw(name: str, history: History, title: str) -> None:
+        write_curves(report / f"{name}.csv", report / f"{name}.svg", history, title)
 
     def accuracy(net: ACCNN) -> dict[str, float]:
         return accuracy_on(net, store, validation)
 
     theirs = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
     advisers: list[Fitted] = []
-    for number in numbers:
-        part, seed = f"larger-{number}-", params.seed + number - 1
-        title = f"pretrain, larger network {number}/{len(numbers)}"
-        network, _ = begin("larger", part, title, seed)
+    for number in range(1, networks + 1):
+        part, seed = f"larger_{number}", params.seed + number - 1
+        title = f"pretrain, larger network {number}/{networks}"
+        network, _ = begin("larger", f"{part}_", title, seed)
         task = SupervisedTask(
             network, store, labelled, settings.model_copy(update=theirs), augmentation
         )
-        advisers.append(learn(task, run.part(f"{part}labels"), accuracy, title, seed))
-        name = f"larger_{number}"
-        write_curves(report / f"{name}.csv", report / f"{name}.svg", advisers[-1].history, title)
+        advisers.append(learn(task, run.part(part), accuracy, title, seed))
+        draw(part, advisers[-1].history, title)
 
     model, unlabelled = begin("accnn", "", "pretrain", params.seed)
     data = (model, store, labelled, settings, augmentation)
