@@ -198,6 +198,7 @@ class ComputeSettings(Section):
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    """``bf16-mixed`` is ``32-true`` on CPUs without bfloat16."""
     threads: Count
     """CPU threads; 0 means all cores."""
     workers: Count

@@ -99,10 +99,24 @@ def test_it_learns(tmp_path):
     assert not fitted.model.training
 
 
-def test_mixed_precision_runs_and_stays_close(tmp_path):
+def test_mixed_precision_runs_and_stays_close(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "mien.learning.training.cpu_has_bfloat16", lambda: True
+    )  # torch imitates it elsewhere
     half = train(tmp_path / "half", compute=COMPUTE.model_copy(update={"precision": "bf16-mixed"}))
     full = train(tmp_path / "full")
     assert half.history[-1]["loss"] == pytest.approx(full.history[-1]["loss"], rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("capability", "mixed"), [("avx512_bf16", True), ("bf16", True), ("avx512_f", False)]
+)
+def test_bfloat16_is_used_where_the_cpu_has_it(monkeypatch, capsys, capability, mixed):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {capability: True, "amx_bf16": False})
+    fabric = make_fabric(COMPUTE.model_copy(update={"precision": "bf16-mixed"}))
+    with fabric.autocast():
+        assert torch.is_autocast_enabled("cpu") == mixed
+    assert ("32-true" in capsys.readouterr().out) != mixed
 
 
 def test_checkpoint_key_follows_settings_and_inputs(tmp_path):

@@ -11,6 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import lightning_fabric
@@ -71,13 +72,26 @@ def channels_last(net: ACCNN) -> ACCNN:
 
 
 def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:
-    """Device and precision, from the settings; also sets the number of CPU threads."""
+    """Device and precision, from the settings; also sets the number of CPU threads.
+
+    On a CPU without bfloat16, which torch would imitate, ``bf16-mixed`` means ``32-true``: there
+    that takes two thirds of the time.
+    """
     _keep_freed_memory()
     if compute.threads:
         torch.set_num_threads(compute.threads)
-    return lightning_fabric.Fabric(
-        accelerator=compute.accelerator, devices=1, precision=compute.precision
-    )
+    fabric = partial(lightning_fabric.Fabric, accelerator=compute.accelerator, devices=1)
+    wanted = fabric(precision=compute.precision)
+    if compute.precision == "bf16-mixed" and wanted.device.type == "cpu" and not cpu_has_bfloat16():
+        print("bf16-mixed: this CPU has no bfloat16; 32-true is faster here and used", flush=True)
+        return fabric(precision="32-true")
+    return wanted
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16, or torch would have to imitate it."""
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last: ARM's
 
 
 def fit(
