@@ -100,9 +100,8 @@ def test_it_learns(tmp_path):
 
 
 def test_mixed_precision_runs_and_stays_close(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "mien.learning.training.cpu_has_bfloat16", lambda: True
-    )  # torch imitates it elsewhere
+    # torch imitates it where the CPU has none
+    monkeypatch.setattr("mien.learning.training.cpu_has_bfloat16", lambda: True)
     half = train(tmp_path / "half", compute=COMPUTE.model_copy(update={"precision": "bf16-mixed"}))
     full = train(tmp_path / "full")
     assert half.history[-1]["loss"] == pytest.approx(full.history[-1]["loss"], rel=0.2)

@@ -81,11 +81,11 @@ def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:
     if compute.threads:
         torch.set_num_threads(compute.threads)
     fabric = partial(lightning_fabric.Fabric, accelerator=compute.accelerator, devices=1)
-    wanted = fabric(precision=compute.precision)
-    if compute.precision == "bf16-mixed" and wanted.device.type == "cpu" and not cpu_has_bfloat16():
+    precision = compute.precision
+    if precision == "bf16-mixed" and fabric().device.type == "cpu" and not cpu_has_bfloat16():
         print("bf16-mixed: this CPU has no bfloat16; 32-true is faster here and used", flush=True)
-        return fabric(precision="32-true")
-    return wanted
+        precision = "32-true"
+    return fabric(precision=precision)
 
 
 def cpu_has_bfloat16() -> bool:
