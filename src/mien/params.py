@@ -434,7 +434,7 @@ class MonitoringSettings(Section):
     bad_windows: Positive
     """Windows in a row with findings that make drift of them."""
     max_no_face_share: Share
-    """Share of pictures without a face that is normal in this use."""
+    """Share of photos without a face that is normal in this use."""
     cooldown_hours: Weight
     """Least time between two retrainings."""
     retrainings_per_day: Positive

@@ -86,7 +86,7 @@ class Log:
     def add_without_face(self, count: int) -> None:
         nothing = dict.fromkeys(["face", "expression", "confidence", "brightness", "abstains"])
         with self.path().open("a") as file:
-            file.writelines(self.row(nothing, faces=0) for _ in range(count))
+            file.writelines(self.row(nothing, faces=0, route="analyze") for _ in range(count))
 
     def rotate(self, day: str, worker: int = 1) -> None:
         self.path(worker).rename(self.folder / f"data.{worker}.log.{day}")

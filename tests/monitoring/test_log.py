@@ -44,7 +44,16 @@ def test_several_faces_of_a_picture_and_pictures_without(log, reference):
             file.write(log.row(face, faces=3, face=number))
     log.add_without_face(2)
     window = read_window(log.root, {}, reference)
-    assert (len(window.faces), window.pictures, window.pictures_without_face) == (3, 3, 2)
+    assert (len(window.faces), window.pictures, window.photos_without_face) == (3, 3, 2)
+    assert window.photos == 2
+
+
+def test_photos_are_those_in_which_faces_were_sought(log, reference):
+    log.add(draw(4, RNG))
+    log.add(draw(3, RNG), route="analyze")
+    log.add_without_face(2)
+    window = read_window(log.root, {}, reference)
+    assert (window.pictures, window.photos, window.photos_without_face) == (9, 5, 2)
 
 
 def test_rows_come_once_over_rotation_and_several_workers(log, reference):

@@ -16,7 +16,7 @@ def window(table, reference, without_face: int = 0, **changes) -> Window:
     )
     faces = faces[list(reference.faces.columns)]
     pictures = len(faces) + without_face
-    return Window(faces, pictures, without_face, 0, None, None, files=1, **changes)
+    return Window(faces, pictures, pictures, without_face, 0, None, None, files=1, **changes)
 
 
 @given(strategies.lists(strategies.floats(0, 1), min_size=1, max_size=30))
@@ -82,6 +82,27 @@ def test_a_service_that_finds_no_face_at_all_is_judged(log, reference, settings)
     verdict = judge(read_window(log.root, {}, reference), reference, settings, 0)
     assert verdict.status == "drift"
     assert verdict.reason.startswith("no face 0.1 → 1")
+
+
+def test_photos_without_a_face_do_not_stand_in_for_faces(log, reference, settings):
+    """Where some photos show nobody there are as many pictures as are needed before the faces."""
+    rng = np.random.default_rng(1)
+    log.add(draw(95, rng, brightness=3), route="analyze")
+    log.add_without_face(5)
+    verdict = judge(read_window(log.root, {}, reference), reference, settings, 1)
+    assert (verdict.status, verdict.bad_windows) == ("too few", 1)
+    log.add(draw(5, rng, brightness=3), route="analyze")
+    verdict = judge(read_window(log.root, {}, reference), reference, settings, 1)
+    assert verdict.status == "drift"
+    assert "brightness" in [each.name for each in verdict.drifted]
+
+
+def test_crops_say_nothing_about_the_search_for_faces(log, reference, settings):
+    log.add(draw(950, np.random.default_rng(1)))
+    log.add_without_face(50)
+    verdict = judge(read_window(log.root, {}, reference), reference, settings, 0)
+    assert [each.name for each in verdict.drifted] == ["no face"]
+    assert verdict.severity == pytest.approx(0.9)
 
 
 def test_two_bad_windows_or_a_very_bad_one(reference, settings):

@@ -40,7 +40,10 @@ class Window:
     faces: pd.DataFrame
     """The reference's columns; a value that is missing or no number is NaN."""
     pictures: int
-    pictures_without_face: int
+    """Pictures that were sent, one for each request of ready crops."""
+    photos: int
+    """Those of them in which faces were sought (``/analyze``)."""
+    photos_without_face: int
     unfamiliar: int
     """Faces to which the service gave no answer since they resemble nothing it knows."""
     start: str | None
@@ -105,7 +108,7 @@ class _Rows:
         self.expression = array("b")
         self.absent: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
-        self.pictures = self.without_face = self.unfamiliar = 0
+        self.pictures = self.photos = self.without_face = self.unfamiliar = 0
         self.first, self.last, self.previous, self.backwards = "", "", "", 0
 
     def add(self, line: bytes) -> None:
@@ -121,6 +124,7 @@ class _Rows:
             return
         if faces == 0:
             self.pictures += 1
+            self.photos += 1
             self.without_face += 1
             self._note_time(row.get("time"))
             return
@@ -130,7 +134,9 @@ class _Rows:
             return
         self._note_time(row.get("time"))
         self.expression.append(code)
-        self.pictures += row.get("face") in (0, None)
+        if row.get("face") in (0, None):
+            self.pictures += 1
+            self.photos += row.get("route") == "analyze"
         self.unfamiliar += row.get("reason") == "unfamiliar"
         for name, column in self.columns.items():
             value = row.get(name)
@@ -169,7 +175,8 @@ class _Rows:
         return Window(
             faces=table,
             pictures=self.pictures,
-            pictures_without_face=self.without_face,
+            photos=self.photos,
+            photos_without_face=self.without_face,
             unfamiliar=self.unfamiliar,
             start=self.first or None,
             end=self.last or None,

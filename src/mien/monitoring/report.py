@@ -155,8 +155,9 @@ def as_markdown(verdict: Verdict, number: int) -> str:
         "",
         verdict.reason,
         "",
-        f"Model `{verdict.model}`, {verdict.faces} faces in {verdict.pictures} pictures, "
-        f"{verdict.start or '?'} to {verdict.end or '?'}; severity {verdict.severity:.2f}, "
+        f"Model `{verdict.model}`, {verdict.faces} faces in {verdict.pictures} pictures "
+        f"({verdict.unfamiliar} faces resemble nothing that it knows), {verdict.start or '?'} to "
+        f"{verdict.end or '?'}; severity {verdict.severity:.2f}, "
         f"bad windows in a row: {verdict.bad_windows}.",
     ]
     if verdict.findings:

@@ -55,8 +55,8 @@ def compare(
     Args:
         window: rows of the reference's model.
         reference: of the same model.
-        min_faces: with fewer faces only the share of pictures without one is compared.
-        max_no_face_share: share of pictures without a face that is normal.
+        min_faces: with fewer faces only the share of photos without one is compared.
+        max_no_face_share: share of photos without a face that is normal.
         significance: chance of any finding where nothing has changed.
         min_effect: differences under it are no findings.
         seed: of the domain classifier's sample and folds.
@@ -124,12 +124,10 @@ def _abstention(window: Window, reference: Reference) -> Iterator[Finding]:
 def _no_face(window: Window, normal: float) -> Iterator[Finding]:
     from scipy.stats import binomtest
 
-    if not window.pictures:
+    if not window.photos:
         return
-    share = window.pictures_without_face / window.pictures
-    p = binomtest(
-        window.pictures_without_face, window.pictures, normal, alternative="greater"
-    ).pvalue
+    share = window.photos_without_face / window.photos
+    p = binomtest(window.photos_without_face, window.photos, normal, alternative="greater").pvalue
     effect = max(0.0, share - normal)
     yield Finding("no face", "faces found", "binomial", normal, share, effect, float(p))
 

@@ -22,6 +22,8 @@ class Verdict:
     model: str
     faces: int
     pictures: int
+    unfamiliar: int
+    """Faces that got no answer since they resemble nothing that the model knows."""
     severity: float = 0.0
     """The largest effect among the findings, 0 to 1."""
     bad_windows: int = 0
@@ -65,6 +67,7 @@ def judge(
         "model": reference.version,
         "faces": faces,
         "pictures": window.pictures,
+        "unfamiliar": window.unfamiliar,
         "start": window.start,
         "end": window.end,
         "skipped": window.skipped,
@@ -73,13 +76,6 @@ def judge(
     if not window.files:
         reason = "there is no prediction log yet; the service writes one with its first answer"
         return Verdict("no log", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
-    # A service that finds no faces at all must not wait for faces in silence.
-    if faces < settings.min_faces and window.pictures < settings.min_faces:
-        reason = (
-            f"{faces} faces since the last window, {settings.min_faces} are needed "
-            "(monitoring.min_faces); they wait for the next window"
-        )
-        return Verdict("too few", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
     findings = compare(
         window,
         reference,
@@ -89,6 +85,14 @@ def judge(
         min_effect=settings.min_effect,
     )
     drifted = [each for each in findings if each.drifted]
+    # A service that finds no faces at all must not wait for faces in silence.
+    silent = bool(drifted) and window.photos >= settings.min_faces
+    if faces < settings.min_faces and not silent:
+        reason = (
+            f"{faces} faces since the last window, {settings.min_faces} are needed "
+            "(monitoring.min_faces); they wait for the next window"
+        )
+        return Verdict("too few", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
     severity = max((each.effect for each in drifted), default=0.0)
     bad = bad_windows + 1 if drifted else 0
     status: Status = "ok"
