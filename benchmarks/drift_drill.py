@@ -131,7 +131,8 @@ def serve_flows(root: Path) -> None:
     from flows.monitoring import EVENT, monitoring
     from flows.retraining import retraining
 
-    payload = {name: f"{{{{ event.payload.{name} }}}}" for name in ("reason", "since")}
+    handed_on = ("workspace", "logs", "reason", "since")
+    payload = {name: f"{{{{ event.payload.{name} }}}}" for name in handed_on}
     trigger = DeploymentEventTrigger(expect={EVENT}, parameters=payload)
     workspace = {"workspace": str(root)}
     serve(

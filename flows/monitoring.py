@@ -15,9 +15,13 @@ from uuid import NAMESPACE_URL, uuid5
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State as RunState
-from prefect.events import emit_event
+from prefect.events import Event, Resource
+from prefect.events.clients import get_events_client
+from prefect.events.related import related_resources_from_run_context
 from prefect.states import Completed, Failed
+from prefect.utilities.asyncutils import run_coro_as_sync
 
 from mien.errors import MienError
 from mien.files import replacing_folder, write_json
@@ -77,7 +81,7 @@ def _look(root: Path, logs: Path) -> RunState:
     publish(folder, window, reference, verdict, number)
     state = state.after(window, verdict)
     if verdict.status == "drift":
-        state = replace(state, pending=_event(root, verdict, number, folder, state.since))
+        state = replace(state, pending=_event(root, logs, verdict, number, folder, state.since))
     write_state(root, state)  # from here on the rows are judged
     _send_pending(root, state)
     return Completed(name=_NAMES[verdict.status], message=verdict.reason)
@@ -137,11 +141,14 @@ def publish(
         )
 
 
-def _event(root: Path, verdict: Verdict, number: int, folder: Path, since: str) -> dict[str, Any]:
+def _event(
+    root: Path, logs: Path, verdict: Verdict, number: int, folder: Path, since: str
+) -> dict[str, Any]:
     return {
         "id": str(uuid5(NAMESPACE_URL, f"mien/{root}/{verdict.model}/{number}")),
         "payload": {
             "workspace": str(root),
+            "logs": str(logs.resolve()),
             "model": verdict.model,
             "window": number,
             "severity": verdict.severity,
@@ -159,18 +166,29 @@ def _send_pending(root: Path, state: State) -> State:
     if state.pending is None:
         return state
     payload = state.pending["payload"]
-    emit_event(
+    event = Event(
         event=EVENT,
-        resource={
-            "prefect.resource.id": f"mien.model.{payload['model']}",
-            "prefect.resource.name": f"Mien model {payload['model']}",
-        },
+        resource=Resource(
+            {
+                "prefect.resource.id": f"mien.model.{payload['model']}",
+                "prefect.resource.name": f"Mien model {payload['model']}",
+            }
+        ),
         payload=payload,
         id=state.pending["id"],
     )
+    run_coro_as_sync(send(event))
     state = replace(state, pending=None)
     write_state(root, state)
     return state
+
+
+async def send(event: Event) -> None:
+    """Wait until the server has the event; Prefect's ``emit_event`` leaves it to a thread."""
+    async with get_client() as server:
+        event.related += await related_resources_from_run_context(client=server)
+    async with get_events_client(reconnection_attempts=2, checkpoint_every=1) as events:
+        await events.emit(event)
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """`make ui`: Prefect's server, the work pool, the deployments and a worker, until Ctrl-C.
 
 A fresh machine and one on which all of it ran before are brought to the same state. Everything that
-Prefect keeps lies in ``PREFECT_HOME``; reports are served next door, so that the UI can link to
-them.
+Prefect keeps lies in ``PREFECT_HOME``; reports are served next door, to this machine alone, so that
+the UI can link to them.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from mien.errors import MienError
 from mien.pipeline import environment
 
 POOL = "mien"
+LOOPBACK = "127.0.0.1"
 _START = 120.0
 """Seconds that the server has for its start; the first one makes the database."""
 _STOP = 15.0
@@ -45,7 +46,7 @@ class Stopped(Exception):
 def main() -> None:
     """Bring everything up, say the address, keep it up, and stop it all on Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m flows.ui", description="Prefect, all of it.")
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, default=4200)
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
     options = parser.parse_args()
@@ -66,18 +67,18 @@ def main() -> None:
 
 
 class House:
-    """The server, the worker and the reports, all on one host."""
+    """The server, the worker and the reports."""
 
     def __init__(self, host: str, port: int, workspace: Path) -> None:
         self.host, self.port, self.workspace = host, port, workspace
         self.address = f"http://{host}:{port}"
-        reports = f"http://{host}:{port + 1}"
+        self.reports = f"http://{LOOPBACK}:{port + 1}"
         self.environment = {
             **environment(),
             "PREFECT_API_URL": f"{self.address}/api",
             # Seconds for which a run that was asked for may wait for the worker's next look.
             "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
-            "MIEN_REPORTS_URL": reports,
+            "MIEN_REPORTS_URL": os.environ.get("MIEN_REPORTS_URL") or self.reports,
             "MIEN_REPORTS_ROOT": str(workspace),
             "PWD": str(Path.cwd()),
         }
@@ -85,8 +86,8 @@ class House:
 
     def up(self) -> None:
         """Start what is there to be started, in the order in which it is needed."""
-        for port in (self.port, self.port + 1):
-            _require_free(self.host, port)
+        _require_free(self.host, self.port)
+        _require_free(LOOPBACK, self.port + 1)
         self._start(
             "server",
             lambda: _prefect("server", "start", "--host", self.host, "--port", str(self.port)),
@@ -100,7 +101,7 @@ class House:
         self._start("worker", lambda: _prefect("worker", "start", "--pool", POOL))
         self._serve_reports()
         print(
-            f"\nPrefect: {self.address}   reports: http://{self.host}:{self.port + 1}\n"
+            f"\nPrefect: {self.address}   reports: {self.reports}\n"
             "Ctrl-C stops all of it; runs, schedules and artifacts stay.\n",
             flush=True,
         )
@@ -154,9 +155,13 @@ class House:
         raise MienError(f"the server does not answer at {self.address} after {_START:.0f} s")
 
     def _serve_reports(self) -> None:
+        """To this machine alone, whoever may see the UI: they show faces, and ask for no password.
+
+        A proxy that does may stand before them; ``MIEN_REPORTS_URL`` says where.
+        """
         folder = self.workspace / "reports"
         handler = functools.partial(_Reports, directory=str(folder))
-        server = http.server.ThreadingHTTPServer((self.host, self.port + 1), handler)
+        server = http.server.ThreadingHTTPServer((LOOPBACK, self.port + 1), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
 

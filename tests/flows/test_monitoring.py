@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.events import Event
+from prefect.events.clients import PrefectEventsClient
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.monitoring
@@ -34,16 +37,16 @@ def place(tmp_path, root) -> SimpleNamespace:
 
 
 @pytest.fixture
-def sent(monkeypatch) -> list[dict]:
+def sent(monkeypatch) -> list[Event]:
     """The events that left, each of which goes on to the server."""
     events = []
-    emit = flows.monitoring.emit_event
+    send = flows.monitoring.send
 
-    def noting(**event):
+    async def noting(event):
+        await send(event)
         events.append(event)
-        return emit(**event)
 
-    monkeypatch.setattr(flows.monitoring, "emit_event", noting)
+    monkeypatch.setattr(flows.monitoring, "send", noting)
     return events
 
 
@@ -74,10 +77,13 @@ def test_from_no_log_to_drift(place, sent):
     state = run(place)
     assert state.name == "Drift"
     (event,) = sent
-    assert event["event"] == EVENT
-    assert event["resource"]["prefect.resource.id"] == f"mien.model.{VERSION}"
-    assert "brightness" in event["payload"]["drifted"]
-    assert "image" in event["payload"]["groups"]
+    assert event.event == EVENT
+    assert event.resource.id == f"mien.model.{VERSION}"
+    assert event.payload["workspace"] == str(place.root)
+    assert event.payload["logs"] == str(place.root / "logs")
+    assert "brightness" in event.payload["drifted"]
+    assert "image" in event.payload["groups"]
+    assert [each.role for each in event.related].count("flow-run") == 1
 
     folder = place.root / "monitoring" / "windows" / "000002"
     verdict = read_json(folder / "verdict.json")
@@ -102,14 +108,15 @@ def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkey
             monitoring(place.root, place.root / "logs")
     assert read_state(place.root).window == 0
     with monkeypatch.context() as patch:
-        patch.setattr(flows.monitoring, "emit_event", lambda **_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        away = partial(PrefectEventsClient, "http://127.0.0.1:9/api")  # nobody listens there
+        patch.setattr(flows.monitoring, "get_events_client", away)
+        with pytest.raises(OSError, match="onnect"):
             monitoring(place.root, place.root / "logs")
     assert read_state(place.root).window == 1
     assert not sent
     assert run(place).name == "Waiting"
     assert len(sent) == 1
-    assert sent[0]["payload"]["window"] == 1
+    assert sent[0].payload["window"] == 1
     assert run(place).name == "Waiting"
     assert len(sent) == 1
     workspace = Workspace(str(place.root / "monitoring" / "evidently"))
@@ -149,7 +156,7 @@ def test_the_event_says_since_when(place, sent):
     assert began == "2026-03-01T09:05:01+00:00"  # of the 301st row: the log writes one a second
     place.log.add(draw(300, RNG, brightness=0.7))
     assert run(place).name == "Drift"
-    assert sent[0]["payload"]["since"] == began
+    assert sent[0].payload["since"] == began
     place.log.add(draw(300, RNG))
     assert run(place).name == "No drift"
     assert read_state(place.root).since == ""

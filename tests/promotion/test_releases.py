@@ -162,11 +162,23 @@ def test_git_tags_of_gto(workspace):
     subprocess.run(["git", "config", "user.name", "T"], cwd=root, check=True)
     subprocess.run(["git", "config", "user.email", "t@example.org"], cwd=root, check=True)
     commands.promote(root, root)
+    time.sleep(1)  # of two assignments in one second GTO knows no order
     commands.promote(root, workspace("b", OTHER))
     tags = subprocess.check_output(["git", "tag"], cwd=root, text=True).split()
     assert tags == ["mien#champion#1", "mien#champion#2", "mien@v1.0.0", "mien@v2.0.0"]
-    shown = subprocess.check_output([Path(sys.executable).with_name("gto"), "show"], cwd=root)
-    assert b"v2.0.0" in shown
+    gto = [Path(sys.executable).with_name("gto"), "show", "mien#champion", "--ref"]
+
+    def champion() -> str:
+        assert not subprocess.check_output(["git", "status", "--short", "releases"], cwd=root)
+        return subprocess.check_output(gto, cwd=root, text=True).strip()
+
+    assert champion() == "mien@v2.0.0"
+    with pytest.raises(MienError, match="is refused"):
+        commands.promote(root, workspace("c", WRONG))
+    assert champion() == "mien@v2.0.0"
+    time.sleep(1)
+    commands.rollback(root, "worse than it looked", None)
+    assert champion() == "mien@v1.0.0"
 
 
 def test_the_pointer_is_never_half_written(workspace):

@@ -46,13 +46,13 @@ def carry_out(root: Path, record: releases.Record) -> str:
     """Promote or note the refusal; returns the record's file name.
 
     Raises:
-        MienError: another promotion was faster, or the release could not be tagged.
+        MienError: another promotion was faster, or Git refused to commit the release.
     """
-    if record["decision"] != "promoted":
-        return releases.write_record(root, record)
-    name = releases.promote(root, record)
-    if load_params(root / "params.yaml").promotion.git_tag:
-        releases.tag_release(root, record["challenger"])
+    if record["decision"] == "promoted":
+        name = releases.promote(root, record)
+    else:
+        name = releases.write_record(root, record)
+    _commit(root, record)
     return name
 
 
@@ -74,7 +74,13 @@ def promote(root: Path, trained: Path) -> None:
 def rollback(root: Path, reason: str, to: str | None) -> None:
     """Go back to an earlier champion."""
     record = releases.rollback(root, reason, to)
+    _commit(root, record)
     print(f"{record['challenger']} is the champion again, instead of {record['champion']}")
+
+
+def _commit(root: Path, record: releases.Record) -> None:
+    if load_params(root / "params.yaml").promotion.git_tag:
+        releases.commit_release(root, record)
 
 
 def show_releases(root: Path) -> None:

@@ -188,30 +188,37 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
     return record
 
 
-def tag_release(root: Path, tag: str) -> str | None:
-    """Commit ``releases/`` and mark the commit with tags that GTO reads.
+def commit_release(root: Path, record: Record) -> None:
+    """Commit ``releases/`` after a decision and set the tags that GTO reads.
 
-    ``<name>@vN.0.0`` registers the model, ``<name>#champion#N`` assigns the stage. GTO allows one
-    version a commit, so each release is a commit of its own, which holds nothing but its record and
-    the pointer.
-
-    Returns:
-        The version's Git tag; None where ``root`` is not the top of a Git checkout.
+    ``<name>@vN.0.0`` registers a promoted model, ``<name>#champion#N`` assigns the stage: to it, or
+    on a rollback to the version that is served again. GTO allows one version a commit, so each
+    decision is a commit of its own, which holds nothing but its record and the pointer. Where
+    ``root`` is not the top of a Git checkout, nothing is done.
 
     Raises:
         MienError: Git refuses.
     """
     if not (root / ".git").exists():
-        return None
+        return
+    tag, decision = record["challenger"], record["decision"]
     name = tag.partition(":")[0]
-    count = len(_git(root, "tag", "--list", f"{name}@v*").split()) + 1
-    assignments = len(_git(root, "tag", "--list", f"{name}#champion#*").split()) + 1
-    version = f"v{count}.0.0"
     _git(root, "add", FOLDER)
-    _git(root, "commit", "--quiet", "--message", f"Release {tag}", "--", FOLDER)
-    for each in (f"{name}@{version}", f"{name}#champion#{assignments}"):
-        _git(root, "tag", "--annotate", "--message", tag, each)
-    return f"{name}@{version}"
+    _git(root, "commit", "--quiet", "--message", f"Release {tag}: {decision}", "--", FOLDER)
+    versions = _git(root, "tag", "--list", f"{name}@v*", "--format=%(subject) %(refname:short)")
+    if decision == "promoted":
+        version = f"{name}@v{len(versions.splitlines()) + 1}.0.0"
+        _git(root, "tag", "--annotate", "--message", tag, version)
+    elif decision == "rolled-back":
+        known = dict(line.split() for line in versions.splitlines())
+        if tag not in known:  # it was promoted before releases were tagged
+            return
+        version = known[tag]
+    else:
+        return
+    number = len(_git(root, "tag", "--list", f"{name}#champion#*").split()) + 1
+    stage = f"{name}#champion#{number}"
+    _git(root, "tag", "--annotate", "--message", tag, stage, f"{version}^{{commit}}")
 
 
 def _point(root: Path, tag: str, release: str) -> None:
@@ -242,7 +249,7 @@ def _git(root: Path, *arguments: str) -> str:
         ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
     )
     if answer.returncode:
-        raise MienError(f"the release could not be tagged: git: {answer.stderr.strip()}")
+        raise MienError(f"the release could not be committed: git: {answer.stderr.strip()}")
     return answer.stdout
 
 
