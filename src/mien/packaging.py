@@ -69,10 +69,16 @@ def find_commit(folder: Path = Path()) -> str:
     return answer.stdout.strip() if answer.returncode == 0 else "none (not in a Git repository)"
 
 
-def make_version(folder: Path, lock: str) -> str:
-    """16 hexadecimal digits that follow from the network, its calibration and its making."""
-    parts = [hash_file(folder / ONNX), hash_file(folder / WEIGHTS), lock]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+def make_version(folder: Path, threshold: float, lock: str) -> str:
+    """16 hexadecimal digits that follow from what answers, what drift is told by, and its making.
+
+    Args:
+        folder: holds the network, calibrated, its weights, the drift reference and its projection.
+        threshold: of the confidence under which there is no answer.
+        lock: from `hash_lock`.
+    """
+    parts = [hash_file(folder / name) for name in (ONNX, WEIGHTS, PROJECTION, REFERENCE)]
+    return hashlib.sha256("\n".join([*parts, repr(threshold), lock]).encode()).hexdigest()[:16]
 
 
 # --- drift reference ----------------------------------------------------------------------------

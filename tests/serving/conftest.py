@@ -71,7 +71,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reference.to_parquet(folder / packaging.REFERENCE)
     metadata = {
         "name": "mien",
-        "version": packaging.make_version(folder, "lock"),
+        "version": packaging.make_version(folder, 0.4, "lock"),
         "expressions": EXPRESSIONS,
         "image_size": SIZE,
         "embedding_size": 16,

@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import time
 import weakref
+from types import SimpleNamespace
 
+import anyio
 import pytest
 from bentoml._internal.server.http import traffic
 
+from mien.serving import service
+from mien.serving.guard import Guard
 from mien.serving.timeout import Timeout
 
 SCOPE = {"type": "http"}
@@ -63,6 +68,50 @@ def test_what_has_begun_may_take_longer():
     assert answer(app, 0.05)[-1]["body"] == b"done"
 
 
+def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
+    """504 gives neither the thread's place nor the request's bytes to the next one."""
+    busy, most, told = [], [], []
+    worker = SimpleNamespace(limiter=None)
+    monkeypatch.setattr(service, "_worker", lambda: worker)
+
+    def work():
+        busy.append(1)
+        most.append(len(busy))
+        time.sleep(0.4)
+        busy.pop()
+
+    async def app(scope, receive, send):
+        await service._in_thread(work)
+        await finish(send)
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            told.append((message["status"], time.monotonic()))
+
+    async def receive():
+        return {"type": "http.request", "body": b"1234", "more_body": False}
+
+    scope = SCOPE | {
+        "path": "/predict", "method": "POST", "headers": [(b"content-length", b"4")],
+        "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+
+    async def six():
+        worker.limiter = anyio.CapacityLimiter(service._THREADS)
+        guard = Guard(Timeout(app, 0.1))
+        began = time.monotonic()
+        asked = [asyncio.ensure_future(guard(scope, receive, send)) for _ in range(6)]
+        await asyncio.sleep(0.25)
+        assert [status for status, _ in told] == [504] * 6
+        assert max(when - began for _, when in told) < 0.2  # at once, not when the thread ends
+        assert (guard.requests, guard.bytes) == (2, 8)  # those that waited have given up
+        await asyncio.gather(*asked)
+        assert (guard.requests, guard.bytes) == (0, 0)
+
+    asyncio.run(six())
+    assert max(most) == len(most) == service._THREADS
+
+
 def test_a_timeout_of_the_services_own_is_not_ours():
     async def app(scope, receive, send):
         raise TimeoutError("the disk's")
@@ -96,6 +145,4 @@ def test_an_answered_request_is_forgotten():
 
 
 def test_the_service_uses_it():
-    import mien.serving.service  # noqa: F401  # in its place once the service is imported
-
     assert traffic.TimeoutMiddleware is Timeout

@@ -141,6 +141,20 @@ def test_registering_twice_keeps_the_tag(packaged):
     assert {str(model.tag) for model in bentoml.models.list("mien")} == before
 
 
+def test_the_version_follows_from_what_answers_and_what_it_is_compared_with(packaged, tmp_path):
+    folder = tmp_path / "package"
+    shutil.copytree(packaged / "package", folder)
+    metadata = _json(folder / "metadata.json")
+    known = (metadata["abstention_threshold"], metadata["lock"])
+    assert packaging.make_version(folder, *known) == metadata["version"]
+    seen = {metadata["version"], packaging.make_version(folder, 0.123, metadata["lock"])}
+    for name in ("reference.parquet", "projection.safetensors"):
+        with (folder / name).open("ab") as file:
+            file.write(b" ")
+        seen.add(packaging.make_version(folder, *known))
+    assert len(seen) == 4
+
+
 @pytest.mark.slow
 def test_making_it_again_keeps_the_tag(params, packaged, tmp_path):
     shutil.copytree(packaged, tmp_path / "again")

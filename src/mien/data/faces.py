@@ -94,9 +94,9 @@ def _check_header(picture: Image.Image) -> None:
         raise PictureError(f"giant: {width}×{height} is over the {MAX_PIXELS:,} pixels allowed")
     if min(width, height) < MIN_SIDE:
         raise PictureError(f"too small: {width}×{height}, at least {MIN_SIDE} pixels are needed")
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":
-        raise PictureError(f"animated or of several pages ({frames} frames); save a still from it")
+    # not how many frames: a GIF has to be read through for that, and may have a million
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        raise PictureError("animated or of several pages; save a still from it")
     if picture.mode in ("I", "F"):
         raise PictureError(f"32-bit grey levels (mode {picture.mode}); save it with 8 or 16 bits")
 
@@ -111,9 +111,9 @@ def _grey(picture: Image.Image) -> Grey:
     if picture.mode.startswith("I;16"):
         return (np.asarray(picture, dtype=np.uint16) // 257).astype(np.uint8)
     if "A" in picture.getbands() or "transparency" in picture.info:
-        pixels = np.asarray(picture.convert("RGBA").convert("LA"), dtype=np.float32)
-        opacity = pixels[..., 1] / 255
-        return np.rint(pixels[..., 0] * opacity + BACKGROUND * (1 - opacity)).astype(np.uint8)
+        shown = picture.convert("RGBA")
+        behind = Image.new("L", shown.size, BACKGROUND)
+        return np.array(Image.composite(shown.convert("L"), behind, shown.getchannel("A")))
     return np.array(picture if picture.mode == "L" else picture.convert("L"), dtype=np.uint8)
 
 

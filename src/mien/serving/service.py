@@ -5,6 +5,7 @@ a text field names as a URL, answer 500 to broken pictures, and describe uploads
 otherwise than clients must send them (docs/serving.md).
 """
 
+import asyncio
 import gc
 import os
 import sys
@@ -33,7 +34,7 @@ from mien.serving.figures import Figures
 from mien.serving.guard import Guard
 from mien.serving.log import Answered, PredictionLog
 from mien.serving.package import find_package, load_package
-from mien.serving.timeout import Timeout
+from mien.serving.timeout import Timeout, ended
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
 traffic.TimeoutMiddleware = Timeout  # BentoML looks it up when the worker starts
@@ -129,7 +130,17 @@ def _json(answer: Prediction | Analysis) -> Response:
 
 
 async def _in_thread(function: Any, *arguments: Any) -> Any:
-    return await anyio.to_thread.run_sync(function, *arguments, limiter=_worker().limiter)
+    """The function's answer, from one of `_THREADS` threads.
+
+    A request that is cancelled while it waits for one gives up its place; one whose thread is at
+    work keeps it until that ends, so that there are never more.
+    """
+    async with _worker().limiter:
+        work = asyncio.ensure_future(anyio.to_thread.run_sync(function, *arguments))
+        try:
+            return await asyncio.shield(work)
+        finally:
+            await ended(work)
 
 
 def _worker() -> "MienService":

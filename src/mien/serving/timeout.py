@@ -26,16 +26,29 @@ class Timeout:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        timer = asyncio.timeout(self.timeout)
+
+        async def begin(message: MutableMapping[str, Any]) -> None:
+            if not timer.expired():
+                timer.reschedule(None)  # what has begun may take longer
+                await send(message)
+
+        answer = asyncio.ensure_future(self.app(scope, receive, begin))
         try:
-            async with asyncio.timeout(self.timeout) as timer:
-
-                async def begin(message: MutableMapping[str, Any]) -> None:
-                    if not timer.expired():
-                        timer.reschedule(None)  # what has begun may take longer
-                    await send(message)
-
-                await self.app(scope, receive, begin)
+            async with timer:
+                await asyncio.shield(answer)
         except TimeoutError:
             if not timer.expired():
                 raise
             await send_error(send, 504, f"no answer within {self.timeout:g} seconds", {})
+        finally:
+            # a thread that is at work on it cannot be stopped; till it ends the request counts
+            answer.cancel()
+            await ended(answer)
+
+
+async def ended(work: "asyncio.Future[Any]") -> None:
+    """Wait until work has ended, however it does."""
+    await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()  # looked at, or asyncio would complain of one that nobody has seen

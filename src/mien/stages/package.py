@@ -55,16 +55,16 @@ def main(
     with replacing_folder(package) as folder:
         shutil.copy(final, folder / packaging.WEIGHTS)
         cost = export(folder, trained, temperature, table, store, params)
-        version = packaging.make_version(folder, lock_hash)
         write_reference(folder, trained, temperature, table, store, params)
+        threshold = calibration.abstention.threshold if calibration else 0.0
         metadata: Json = {
             "name": settings.name,
-            "version": version,
+            "version": packaging.make_version(folder, threshold, lock_hash),
             "expressions": params.expressions,
             "image_size": trained.image_size,
             "embedding_size": trained.model.embedding_size,
             "temperature": temperature,
-            "abstention_threshold": calibration.abstention.threshold if calibration else 0.0,
+            "abstention_threshold": threshold,
             "accuracy": {name: each["final"]["accuracy"] for name, each in results.items()},
             "lock": lock_hash,
             "commit": packaging.find_commit(),
