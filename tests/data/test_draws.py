@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,13 @@ from mien.data.sources.draws import draw_labels, draw_splits
 
 labels = st.lists(st.sampled_from(["happy", "sad", "fear"]), min_size=1, max_size=120)
 shares = st.floats(0.01, 1)
+
+
+def draw(column: pd.Series, people: pd.Series, validation: float, test: float, seed: int):
+    names = pd.Series([f"{i:03d}.png" for i in range(len(column))], dtype=object)
+    return draw_splits(
+        column, people, names, validation_share=validation, test_share=test, seed=seed
+    )
 
 
 @given(labels, shares, st.integers(0, 99))
@@ -27,7 +35,7 @@ def test_labels_are_drawn_from_each_expression(names: list[str], share: float, s
 def test_splits_are_stratified(names: list[str], validation: float, test: float, seed: int) -> None:
     column = pd.Series(names, dtype=object)
     people = pd.Series([None] * len(names), dtype=object)
-    splits = draw_splits(column, people, validation_share=validation, test_share=test, seed=seed)
+    splits = draw(column, people, validation, test, seed)
     for name, count in column.value_counts().items():
         of_it = splits[column.eq(name).to_numpy()]
         assert (of_it == "train").any()
@@ -50,14 +58,30 @@ def test_nobody_is_on_two_sides(
 ) -> None:
     people = pd.Series([*names, "p0"], dtype=object)
     column = pd.Series(["happy"] * len(people), dtype=object)
-    splits = pd.Series(
-        draw_splits(column, people, validation_share=validation, test_share=test, seed=seed)
-    )
+    splits = pd.Series(draw(column, people, validation, test, seed))
     assert (splits[people.notna()].groupby(people[people.notna()]).nunique() == 1).all()
     largest = people.value_counts().max()
     assert abs(splits.eq("test").sum() - test * len(people)) <= largest
     held_out = splits.ne("train").sum()
     assert abs(held_out - (test + validation) * len(people)) <= largest
+
+
+@pytest.mark.parametrize("people", [False, True])
+def test_faces_that_are_added_leave_the_others_where_they_were(people: bool) -> None:
+    """What a model has learned from must not become the test of it and of the next one."""
+    rng = np.random.default_rng(0)
+    names = pd.Series([f"face {i}" for i in range(480)], dtype=object)
+    column = pd.Series(rng.choice(["happy", "sad", "fear"], 480), dtype=object)
+    identities = pd.Series([f"p{i % 160}" if people else None for i in range(480)], dtype=object)
+    shares = {"validation_share": 0.15, "test_share": 0.15, "seed": 3}
+    old = np.sort(rng.choice(480, 440, replace=False))
+    before = draw_splits(column[old], identities[old], names[old], **shares)
+    after = draw_splits(column, identities, names, **shares)[old]
+    assert not ((before == "train") & (after == "test")).any()
+    assert (before != after).mean() < 0.05
+    shuffled = rng.permutation(480)  # nor does the order count in which they are listed
+    again = draw_splits(column[shuffled], identities[shuffled], names[shuffled], **shares)
+    assert (again == draw_splits(column, identities, names, **shares)[shuffled]).all()
 
 
 def test_seeds_differ() -> None:

@@ -1,5 +1,8 @@
 """Seeded draws: which faces are for validation and test, and which labels may be used."""
 
+import hashlib
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from numpy.typing import NDArray
 def draw_splits(
     labels: pd.Series,
     identities: pd.Series,
+    names: pd.Series,
     *,
     validation_share: float,
     test_share: float,
@@ -18,28 +22,37 @@ def draw_splits(
     Where any identity is known, whole people are drawn (a face without identity is a person of
     its own), and the shares hold as closely as the people's face counts allow. Elsewhere each
     label is drawn on its own, and one face of each stays for training.
+
+    The order of the draw follows from the people's, or the faces', own ``names``. So faces that are
+    added later leave the others where they were, but for a few at the edges: what an older model
+    has learned from does not become its test.
     """
-    rng = np.random.default_rng([seed, 1])
     splits = np.full(len(labels), "train", dtype=object)
     if identities.notna().any():
-        alone = pd.Series(np.arange(len(labels)).astype(str), index=identities.index)
-        people = pd.factorize(identities.where(identities.notna(), "\0" + alone))[0]
+        people, known = pd.factorize(identities.where(identities.notna(), "\0" + names))
         counts = np.bincount(people)
-        order = rng.permutation(len(counts))
+        order = _shuffled(known, seed)
         middle = np.empty(len(counts))
         middle[order] = counts[order].cumsum() - counts[order] / 2
         position = middle[people] / len(labels)
         splits[position < test_share + validation_share] = "validation"
         splits[position < test_share] = "test"
         return splits
+    shuffled = _shuffled(names, seed)
     for label in sorted(labels.unique()):
-        rows = rng.permutation(np.flatnonzero(labels.to_numpy() == label))
+        rows = shuffled[labels.to_numpy()[shuffled] == label]
         spare = len(rows) - 1
         test = min(round(test_share * len(rows)), spare)
         validation = min(round(validation_share * len(rows)), spare - test)
         splits[rows[:test]] = "test"
         splits[rows[test : test + validation]] = "validation"
     return splits
+
+
+def _shuffled(names: Iterable[str], seed: int) -> NDArray[np.intp]:
+    """The names' places in an order that is random, and of any two of them always the same."""
+    keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
 
 
 def draw_labels(labels: pd.Series, *, share: float, seed: int) -> NDArray[np.bool_]:

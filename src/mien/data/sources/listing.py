@@ -96,6 +96,7 @@ def give_roles(
         table.loc[known, "split"] = draw_splits(
             table.loc[known, "label"],
             table.loc[known, "identity"],
+            table.loc[known, "path"],
             validation_share=validation_share,
             test_share=test_share,
             seed=seed,
