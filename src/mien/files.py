@@ -60,10 +60,10 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+def hash_file(path: Path, kind: str = "sha256") -> str:
+    """SHA-256, or another hash (DVC's is ``md5``), of a file's content, in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from mien.data.manifest import measure, write_manifest
+from mien.files import hash_file, read_json, write_json
+from mien.packaging import hash_lock
 from mien.params import PromotionSettings, load_params
 from mien.promotion.gate import HeldOut
 from tests.promotion.linear import EXPRESSIONS, PER_EXPRESSION, SIDE, make_package, pattern
@@ -40,9 +42,6 @@ def workspace(tmp_path, root, drawn):
         values["expressions"] = EXPRESSIONS
         values["promotion"]["max_ece"] = 0.5
         (folder / "params.yaml").write_text(yaml.safe_dump(values))
-        outs = [{"path": "data/prepared/faces.npy", "md5": "abc"}]
-        lock = {"stages": {"prepare": {"cmd": "x", "outs": outs}}}
-        (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
         np.save(prepared / "faces.npy", drawn.faces)
         table = measure(drawn.faces).assign(
             face_id=[f"{i:016x}" for i in range(len(drawn.faces))],
@@ -51,8 +50,17 @@ def workspace(tmp_path, root, drawn):
             width=SIDE, height=SIDE, row=np.arange(len(drawn.faces)),
         )  # fmt: skip
         write_manifest(prepared / "manifest.parquet", pd.DataFrame(table))
+        md5 = hash_file(prepared / "faces.npy", "md5")
+        outs = [{"path": "data/prepared/faces.npy", "md5": md5}]
+        read = {"params.yaml": {"seed": values["seed"], "pretrain": values["pretrain"]}}
+        lock = {"stages": {"prepare": {"cmd": "x", "params": read, "outs": outs}}}
+        (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
         if weights is not None:
-            make_package(folder / "models" / "package", weights)
+            package = make_package(folder / "models" / "package", weights)
+            metadata = read_json(package / "metadata.json")
+            write_json(
+                package / "metadata.json", metadata | {"lock": hash_lock(folder / "dvc.lock")}
+            )
         return folder
 
     return make

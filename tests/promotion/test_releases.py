@@ -144,6 +144,34 @@ def test_a_broken_pointer_is_named(workspace):
         releases.read_champion(root)
 
 
+def test_a_package_of_another_run_than_the_faces_beside_it_is_not_judged(workspace):
+    """A later run that was stopped leaves its test faces beside the package of the one before."""
+    root = workspace("a", GOOD)
+    faces = root / "data" / "prepared" / "faces.npy"
+    before = faces.read_bytes()
+    faces.write_bytes(before[:-1] + b"x")
+    with pytest.raises(MienError, match=r"faces\.npy: not as .*dvc\.lock records it; finish"):
+        commands.promote(root, root)
+    faces.write_bytes(before)
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    lock["stages"]["prepare"]["cmd"] = "another"
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    with pytest.raises(MienError, match=r"package: not made by the run that .*dvc\.lock records"):
+        commands.promote(root, root)
+
+
+def test_the_record_has_the_settings_that_were_trained_with(workspace):
+    root = workspace("a", GOOD)
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    epochs = values["pretrain"]["epochs"]
+    values["pretrain"]["epochs"] += 7  # for the next run, which has not been made
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    commands.promote(root, root)
+    record = releases.list_releases(root)[-1]
+    assert record["evidence"]["params"]["pretrain"]["epochs"] == epochs
+    assert record["evidence"]["params"]["promotion"] == values["promotion"]
+
+
 def test_the_same_package_twice_is_told(workspace):
     root = workspace("a", GOOD)
     commands.promote(root, root)

@@ -20,8 +20,10 @@ def decide(root: Path, trained: Path) -> releases.Record:
 
     Raises:
         AlreadyChampion: there is nothing to compare.
-        MienError: no package, no test faces, or the champion is not in the store.
+        MienError: no package, one of another run than its test faces, no test faces, or the
+            champion is not in the store.
     """
+    releases.require_whole(trained)
     values = read_yaml(trained / "params.yaml")
     params = parse_params(values, str(trained / "params.yaml"))
     settings = load_params(root / "params.yaml").promotion

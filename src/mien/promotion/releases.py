@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien import packaging
 from mien.errors import MienError
 from mien.files import hash_file, read_json, write_json
-from mien.params import read_yaml
+from mien.params import merge, read_yaml
 
 if TYPE_CHECKING:
     from mien.promotion.gate import Judgement
@@ -80,6 +81,31 @@ def list_releases(root: Path) -> list[Record]:
         raise MienError(f"{folder}: a release record is not JSON ({error})") from None
 
 
+def require_whole(trained: Path) -> None:
+    """Check that a workspace's package and test faces are those that its ``dvc.lock`` records.
+
+    They are not while a later run is under way, or after one that was stopped: the package might
+    then be judged on faces that it has learned from.
+
+    Raises:
+        MienError: they are not, or there is no package.
+    """
+    lock, package = trained / "dvc.lock", trained / "models" / "package"
+    then = "finish the run first (`mien run`, `make run` or `dvc repro`)"
+    try:
+        made = read_json(package / packaging.METADATA)["lock"]
+    except FileNotFoundError:
+        raise MienError(f"{package}: no package; {then}") from None
+    if made != packaging.hash_lock(lock):
+        raise MienError(f"{package}: not made by the run that {lock} records; {then}")
+    for out in _prepared(lock):
+        path = trained / out["path"]
+        if path.is_dir():
+            continue
+        if not path.is_file() or hash_file(path, "md5") != out.get("md5"):
+            raise MienError(f"{path}: not as {lock} records it; {then}")
+
+
 def make_record(
     judgement: "Judgement",
     tag: str,
@@ -94,7 +120,7 @@ def make_record(
         tag: the challenger's, in the model store.
         champion: the tag that it was compared with.
         trained: the workspace in which the challenger was trained.
-        params: all settings that it was trained with.
+        params: all settings there; of those that stages read, the record has what they read.
     """
     lock = trained / "dvc.lock"
     return {
@@ -108,7 +134,7 @@ def make_record(
             "lock_file": hash_file(lock),
             "commit": packaging.find_commit(trained),
             "data": _data_hash(lock),
-            "params": dict(params),
+            "params": merge(params, _settings(lock)),
         },
         "checks": [asdict(check) for check in judgement.checks],
         "metrics": judgement.metrics,
@@ -238,10 +264,28 @@ def _alone(root: Path) -> Iterator[None]:
 
 def _data_hash(lock: Path) -> str:
     """SHA-256 over DVC's hashes of what ``prepare`` left: manifest and faces."""
-    stages = read_yaml(lock).get("stages", {})
-    outs = stages.get("prepare", {}).get("outs", [])
-    lines = sorted(f"{out['path']} {out.get('md5')}" for out in outs)
+    lines = sorted(f"{out['path']} {out.get('md5')}" for out in _prepared(lock))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _prepared(lock: Path) -> list[dict[str, Any]]:
+    outs: list[dict[str, Any]] = _stages(lock).get("prepare", {}).get("outs", [])
+    return outs
+
+
+def _settings(lock: Path) -> dict[str, Any]:
+    """What the stages have read of ``params.yaml``; that file may have changed since."""
+    settings: dict[str, Any] = {}
+    for stage in _stages(lock).values():
+        for name, value in stage.get("params", {}).get("params.yaml", {}).items():
+            section = reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value)
+            settings = merge(settings, section)
+    return settings
+
+
+def _stages(lock: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = read_yaml(lock).get("stages", {})
+    return stages
 
 
 def _git(root: Path, *arguments: str) -> str:
