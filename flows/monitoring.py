@@ -31,7 +31,8 @@ from mien.monitoring.reference import Reference, read_reference
 from mien.monitoring.state import FOLDER, State, alone, read_state, write_state
 from mien.monitoring.verdict import Verdict, judge
 from mien.params import MonitoringSettings, load_params
-from mien.promotion.releases import served_package
+from mien.promotion.releases import find_model, read_champion
+from mien.serving.package import find_package
 
 EVENT = "mien.drift.detected"
 _NAMES = {"ok": "No drift", "watch": "Watch", "drift": "Drift"}
@@ -60,6 +61,14 @@ def monitoring(workspace: Path = Path(), logs: Path | None = None) -> RunState:
 def log_folder(root: Path) -> Path:
     """Where the service of a workspace logs."""
     return Path(os.environ.get("MIEN_LOG_DIR") or root / "logs")
+
+
+def served_package(root: Path) -> Path:
+    """What the service of a workspace serves, as it would find it itself."""
+    champion = read_champion(root)
+    if champion and not os.environ.get("MIEN_MODEL"):
+        return find_model(champion["tag"])  # which says what to do where it is gone
+    return find_package(root)
 
 
 def _look(root: Path, logs: Path) -> RunState:

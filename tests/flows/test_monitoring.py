@@ -147,6 +147,18 @@ def test_a_champion_that_is_not_in_the_store(place):
     assert "mien rollback" in state.message
 
 
+def test_the_model_that_ships_is_watched_where_nothing_was_trained(place):
+    shutil.rmtree(place.root / "models")
+    assert run(place).name == "Waiting"
+
+
+def test_the_model_that_is_named_is_watched(place, monkeypatch):
+    moved = (place.root / "models" / "package").rename(place.root / "elsewhere")
+    monkeypatch.setenv("MIEN_MODEL", str(moved))
+    place.log.add(draw(300, RNG))
+    assert run(place).name == "No drift"
+
+
 def test_the_event_says_since_when(place, sent):
     place.log.add(draw(300, RNG))
     assert run(place).name == "No drift"

@@ -172,6 +172,26 @@ def test_the_record_has_the_settings_that_were_trained_with(workspace):
     assert record["evidence"]["params"]["promotion"] == values["promotion"]
 
 
+def test_records_and_folders_that_are_none(tmp_path, workspace, capsys):
+    for call in (commands.show_releases, lambda root: commands.rollback(root, "", None)):
+        with pytest.raises(MienError, match="nowhere: no such folder"):
+            call(tmp_path / "nowhere")
+        assert not (tmp_path / "nowhere").exists()
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    (record,) = [path for path in (root / "releases").iterdir() if "promoted" in path.name]
+    kept = record.read_text()
+    record.write_text("{}")
+    with pytest.raises(MienError, match=r"promoted-.*: not a release record \('created_at'\)"):
+        commands.show_releases(root)
+    record.unlink()
+    commands.show_releases(root)
+    assert "its record is gone" in capsys.readouterr().out
+    record.write_text(kept)
+    commands.show_releases(root)
+    assert capsys.readouterr().out.startswith("* ")
+
+
 def test_the_same_package_twice_is_told(workspace):
     root = workspace("a", GOOD)
     commands.promote(root, root)

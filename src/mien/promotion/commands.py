@@ -75,9 +75,15 @@ def promote(root: Path, trained: Path) -> None:
 
 def rollback(root: Path, reason: str, to: str | None) -> None:
     """Go back to an earlier champion."""
+    _require_folder(root)
     record = releases.rollback(root, reason, to)
     _commit(root, record)
     print(f"{record['challenger']} is the champion again, instead of {record['champion']}")
+
+
+def _require_folder(root: Path) -> None:
+    if not root.is_dir():
+        raise MienError(f"{root}: no such folder")
 
 
 def _commit(root: Path, record: releases.Record) -> None:
@@ -87,11 +93,12 @@ def _commit(root: Path, record: releases.Record) -> None:
 
 def show_releases(root: Path) -> None:
     """All decisions, oldest first; the champion is marked."""
-    records = releases.list_releases(root)
-    if not records:
+    _require_folder(root)
+    records, pointer = releases.list_releases(root), releases.read_champion(root)
+    if pointer and pointer["release"] not in {record["file"] for record in records}:
+        print(f"* {pointer['tag']} is the champion, but its record is gone: {pointer['release']}")
+    elif not records:
         print("no releases yet: `mien promote` makes the first")
-        return
-    pointer = releases.read_champion(root)
     for record in records:
         mark = "*" if pointer and record["file"] == pointer["release"] else " "
         when = record["created_at"][:19].replace("T", " ")

@@ -65,20 +65,23 @@ def find_model(tag: str) -> Path:
         ) from None
 
 
-def served_package(root: Path) -> Path:
-    """The champion's package folder; ``models/package`` where nothing has been promoted yet."""
-    pointer = read_champion(root)
-    return find_model(pointer["tag"]) if pointer else root / "models" / "package"
-
-
 def list_releases(root: Path) -> list[Record]:
     """All records, oldest first, each with its file name under ``file``."""
-    folder = root / FOLDER
-    paths = sorted(path for path in folder.glob("*.json") if path.name != POINTER)
+    paths = sorted(path for path in (root / FOLDER).glob("*.json") if path.name != POINTER)
+    return [_read_record(path) for path in paths]
+
+
+def _read_record(path: Path) -> Record:
     try:
-        return [{"file": path.name, **read_json(path)} for path in paths]
-    except (ValueError, TypeError) as error:
-        raise MienError(f"{folder}: a release record is not JSON ({error})") from None
+        record = {"file": path.name, **read_json(path)}
+        for field in ("created_at", "decision", "reason", "challenger"):
+            if not isinstance(record[field], str):
+                raise TypeError(field)
+        return record
+    except (ValueError, TypeError, KeyError) as error:
+        raise MienError(
+            f"{path}: not a release record ({error}); restore it from Git, or remove it"
+        ) from None
 
 
 def require_whole(trained: Path) -> None:
@@ -274,10 +277,11 @@ def _prepared(lock: Path) -> list[dict[str, Any]]:
 
 
 def _settings(lock: Path) -> dict[str, Any]:
-    """What the stages have read of ``params.yaml``; that file may have changed since."""
+    """What the stages have read of the settings' file, which may have changed since."""
     settings: dict[str, Any] = {}
     for stage in _stages(lock).values():
-        for name, value in stage.get("params", {}).get("params.yaml", {}).items():
+        (read,) = stage.get("params", {}).values() or [{}]
+        for name, value in read.items():
             section = reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value)
             settings = merge(settings, section)
     return settings
