@@ -135,7 +135,11 @@ def train_on_truth(out: Path, params: Params) -> float:
     )
     torch.manual_seed(params.seed)
     model = ACCNN(params.model, len(params.expressions))
-    checkpoint = Checkpoint(out / ".mien" / "bound.safetensors")
+    checkpoint = Checkpoint.of(
+        out / ".mien" / "bound",
+        params.model_dump(include={"seed", "expressions", "model", "augmentation", "finetune"}),
+        [out / "data" / "prepared" / name for name in ("manifest.parquet", "faces.npy")],
+    )
     fitted = fit(
         SupervisedTask(model, store, everything, settings, Augmentation(params.augmentation)),
         settings,
@@ -146,6 +150,7 @@ def train_on_truth(out: Path, params: Params) -> float:
         validate=lambda net: {},
         title="all labels",
     )
+    checkpoint.clear()
     test = labelled_rows(table, params.expressions, "test")
     return accuracy_on(fitted.model, store, test)["validation_accuracy"]
 

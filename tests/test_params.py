@@ -44,6 +44,10 @@ def test_the_overlay_for_real_data_is_right(root):
     ("name", "value", "words"),
     [
         ("pretrain.epoch", 3, "unknown setting"),
+        ("augmentation.light", 0.8, "light times strong must be under 1"),
+        ("augmentation.strong", 4, "light times strong must be under 1"),
+        ("package.name", "_mine", "package.name"),
+        ("package.name", "m" * 64, "package.name"),
         ("sede", 3, "unknown setting"),
         ("pretrain.epochs", "many", "valid integer"),
         ("pretrain.epochs", 0, "greater than or equal to 1"),
@@ -99,6 +103,15 @@ def test_a_larger_network_has_to_fit_only_where_it_is_wanted(settings, changes, 
     assert not parse_params(settings, "params.yaml").pretrain.larger.epochs
     settings["pretrain"]["larger"]["epochs"] = 1
     with pytest.raises(MienError, match=words):
+        parse_params(settings, "params.yaml")
+
+
+def test_a_start_without_labels_must_show_faces_only_where_it_is_wanted(settings):
+    start = settings["pretrain"]["self_supervised"]
+    start["strength"] = 4
+    assert parse_params(settings, "params.yaml").pretrain.self_supervised.strength == 4
+    start["epochs"] = 1
+    with pytest.raises(MienError, match=r"light times pretrain\.self_supervised\.strength"):
         parse_params(settings, "params.yaml")
 
 

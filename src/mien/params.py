@@ -192,13 +192,28 @@ class AugmentationSettings(Section):
     strong: Annotated[float, Field(ge=1, le=4)]
     """Factor on rotation, scale, shift and light in a strong view."""
 
+    @model_validator(mode="after")
+    def _views_show_the_face(self) -> "AugmentationSettings":
+        self.check(self.strong, "strong")
+        return self
+
+    def check(self, factor: float, name: str) -> None:
+        """Refuse a factor with which some views would be upside down, or negatives.
+
+        Raises:
+            ValueError: with the factor's ``name``.
+        """
+        for change in ("scale", "light"):
+            if factor * getattr(self, change) >= 1:
+                raise ValueError(f"{change} times {name} must be under 1")
+
 
 class ComputeSettings(Section):
     """Where it runs. Changing these makes no stage out of date."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    """``bf16-mixed`` is ``32-true`` on CPUs without bfloat16."""
+    """On CPUs without bfloat16 ``32-true`` is what all of them mean."""
     threads: Count
     """CPU threads; 0 means all cores."""
     workers: Count
@@ -381,7 +396,8 @@ class EvaluateSettings(Section):
 class PackageSettings(Section):
     """The deployable and the checks it must pass."""
 
-    name: str = Field(pattern=r"^[a-z0-9_-]+$")
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")
+    """As BentoML wants it."""
     parity_faces: Positive
     parity_tolerance: Annotated[float, Field(gt=0)]
     reference_faces: Positive
@@ -458,6 +474,13 @@ class Params(Section):
     package: PackageSettings
     promotion: PromotionSettings
     monitoring: MonitoringSettings
+
+    @model_validator(mode="after")
+    def _views_show_the_face(self) -> "Params":
+        start = self.pretrain.self_supervised
+        if start.epochs:
+            self.augmentation.check(start.strength, "pretrain.self_supervised.strength")
+        return self
 
     @model_validator(mode="after")
     def _labels_make_sense(self) -> "Params":

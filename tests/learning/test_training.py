@@ -6,6 +6,7 @@ import torch
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import to_tensor
+from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.training import (
     SupervisedTask,
@@ -118,6 +119,12 @@ def test_bfloat16_is_used_where_the_cpu_has_it(monkeypatch, capsys, capability, 
     assert ("32-true" in capsys.readouterr().out) != mixed
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(MienError, match=r"compute\.accelerator: cuda .* use auto or cpu"):
+        make_fabric(COMPUTE.model_copy(update={"accelerator": "cuda"}))
+
+
 def test_checkpoint_key_follows_settings_and_inputs(tmp_path):
     data = tmp_path / "data"
     data.write_text("faces")
@@ -137,6 +144,16 @@ def test_parts_of_a_run_are_kept_apart(tmp_path):
     assert [int(each.once("made", lambda: torch.tensor(-1))) for each in parts] == [0, -1, 2]
     run.clear()
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_were_given_up_are_forgotten_when_one_has_ended(tmp_path):
+    for name in ("given-up", "ended"):
+        run = Checkpoint(tmp_path / "stage" / f"{name}.safetensors")
+        for each in (run, run.part("larger-1")):
+            each.once("made", lambda: torch.tensor(1))
+    run.clear_all()
+    assert not list((tmp_path / "stage").iterdir())
+    run.clear_all()  # nor where there was nothing to keep
 
 
 def test_what_is_made_once_is_kept_until_the_run_has_ended(tmp_path):

@@ -43,9 +43,10 @@ LIMITS = [
     "The manifest records no age, sex or skin tone, so errors of groups of people are not "
     "measured; expect them to differ.",
     "It always divides its belief among the known expressions. A face that shows none of them "
-    "gets one, too, unless its confidence is below the abstention threshold.",
-    "Faces unlike those below (other cameras, poses, lighting, ages) make it worse without a sign; "
-    "compare with the drift reference.",
+    "gets one, too, unless its confidence is below the abstention threshold (unsure) or nothing in "
+    "the drift reference resembles it (unfamiliar).",
+    "Faces unlike those below (other cameras, poses, lighting, ages) make it worse, and only the "
+    "strangest of them are called unfamiliar; compare with the drift reference.",
 ]
 
 NOT_MEASURED = "not measured"
@@ -180,8 +181,8 @@ def describe_calibration(calibration: Calibration | None, risk: float) -> Json:
     """Temperature and abstention, or that there was nothing to fit them on."""
     if calibration is None:
         return {
-            "method": "none: there are no validation faces, so the temperature is 1 and no face is "
-            "refused; set validation_share on a labelled source",
+            "method": "none: there are no validation faces, so the temperature is 1 and no "
+            "answer is too unsure to be given; set validation_share on a labelled source",
             "temperature": 1.0,
         }
     abstention = calibration.abstention

@@ -105,3 +105,8 @@ class Checkpoint:
         """Forget the run and its parts: its result has been written."""
         for path in self.path.parent.glob(f"{self.path.stem}[.-]*"):
             path.unlink()
+
+    def clear_all(self) -> None:
+        """Forget every run of the folder, those too that were given up for other settings."""
+        for path in self.path.parent.glob("*.safetensors"):
+            path.unlink()

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, to_tensor
+from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
 from mien.model.accnn import ACCNN
 from mien.model.losses import balanced_cross_entropy
@@ -74,18 +75,28 @@ def channels_last(net: ACCNN) -> ACCNN:
 def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:
     """Device and precision, from the settings; also sets the number of CPU threads.
 
-    On a CPU without bfloat16, which torch would imitate, ``bf16-mixed`` means ``32-true``: there
+    On a CPU without bfloat16, which torch would imitate, mixed precision means ``32-true``: there
     that takes two thirds of the time.
+
+    Raises:
+        MienError: there is no such device here, or it has no such precision.
     """
     _keep_freed_memory()
     if compute.threads:
         torch.set_num_threads(compute.threads)
     fabric = partial(lightning_fabric.Fabric, accelerator=compute.accelerator, devices=1)
     precision = compute.precision
-    if precision == "bf16-mixed" and fabric().device.type == "cpu" and not cpu_has_bfloat16():
-        print("bf16-mixed: this CPU has no bfloat16; 32-true is faster here and used", flush=True)
-        precision = "32-true"
-    return fabric(precision=precision)
+    try:
+        on_cpu = fabric().device.type == "cpu"
+        if precision != "32-true" and on_cpu and not cpu_has_bfloat16():
+            print(f"{precision}: this CPU has no bfloat16; 32-true is faster, and used", flush=True)
+            precision = "32-true"
+        return fabric(precision=precision)
+    except (RuntimeError, ValueError) as error:  # Lightning's, of what is not there
+        raise MienError(
+            f"compute.accelerator: {compute.accelerator} with compute.precision: {precision} is "
+            f"not to be had here ({error}); use auto or cpu, and 32-true"
+        ) from None
 
 
 def cpu_has_bfloat16() -> bool:
@@ -228,7 +239,7 @@ class SupervisedTask(Task):
 
 
 def _adamw(task: Task, settings: ScheduleSettings) -> torch.optim.AdamW:
-    """AdamW that decays matrices and filters, not biases, norms and centers."""
+    """AdamW that decays the network's matrices and filters, and nothing else that is learned."""
     decayed = [p for p in task.net.parameters() if p.ndim > 1]
     chosen = {id(p) for p in decayed}
     others = [p for p in task.parameters() if id(p) not in chosen]

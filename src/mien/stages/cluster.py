@@ -112,7 +112,7 @@ def main(
             **rounds[-1],
         },
     )
-    run.clear()
+    run.clear_all()
 
 
 def joined(found: Sequence[ClusteredFaces]) -> ClusteredFaces:

@@ -76,7 +76,7 @@ def main(
         metrics,
         {f"{origin}_faces": int(count) for origin, count in counts.items()} | fitted.history[-1],
     )
-    run.clear()
+    run.clear_all()
 
 
 def targets(updated: pd.DataFrame, unlabelled: Rows, expressions: list[str]) -> tuple[Array, Array]:

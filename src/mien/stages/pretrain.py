@@ -166,7 +166,7 @@ def main(
             "validated": read_json(verdict)["success"],
         },
     )
-    run.clear()
+    run.clear_all()
 
 
 def _summary(fitted: Fitted, image_size: int) -> dict[str, float]:
