@@ -103,6 +103,8 @@ def test_16_bits_keep_their_range() -> None:
     values = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
     pixels = decode_picture(encode(Image.fromarray(values)))
     assert np.array_equal(pixels, values // 257)
+    pgm = b"P5 20 20 65535\n" + values.astype(">u2").tobytes()
+    assert np.array_equal(decode_picture(pgm), values // 257)
 
 
 def test_exif_orientation_is_applied() -> None:
@@ -148,6 +150,7 @@ BAD = {
         ),
         "animated",
     ),
+    "integer": (encode(Image.fromarray(ramp().astype(np.int32)), "TIFF"), "32-bit"),
     "float": (encode(Image.fromarray(ramp().astype(np.float32)), "TIFF"), "32-bit"),
 }
 

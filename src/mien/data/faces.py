@@ -97,7 +97,8 @@ def _check_header(picture: Image.Image) -> None:
     # not how many frames: a GIF has to be read through for that, and may have a million
     if getattr(picture, "is_animated", False) and picture.format != "MPO":
         raise PictureError("animated or of several pages; save a still from it")
-    if picture.mode in ("I", "F"):
+    # a PGM of 16 bits is opened in mode I, and brought to 0 to 65535
+    if picture.mode in ("I", "F") and (picture.mode, picture.format) != ("I", "PPM"):
         raise PictureError(f"32-bit grey levels (mode {picture.mode}); save it with 8 or 16 bits")
 
 
@@ -108,7 +109,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _grey(picture: Image.Image) -> Grey:
-    if picture.mode.startswith("I;16"):
+    if picture.mode.startswith("I"):  # of 16 bits, as the header was checked
         return (np.asarray(picture, dtype=np.uint16) // 257).astype(np.uint8)
     if "A" in picture.getbands() or "transparency" in picture.info:
         shown = picture.convert("RGBA")
