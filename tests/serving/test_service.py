@@ -255,7 +255,9 @@ def test_bad_requests(server, request_, message):
 
 def test_unknown_route_and_method(server):
     assert httpx.post(f"{server.url}/nothing", content=b"").status_code in (404, 405)
-    assert httpx.put(f"{server.url}/predict").status_code == 405
+    answer = httpx.put(f"{server.url}/predict")
+    assert answer.status_code == 405
+    assert answer.json() == {"error": "Method Not Allowed"}
 
 
 def raw(server, data: bytes, wait: float = 60) -> bytes:
