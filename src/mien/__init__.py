@@ -7,12 +7,14 @@ An implementation of *Expression-Guided Deep Joint Learning for Facial Expressio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mien.serving.classifier import Classifier
 
 __version__ = "0.1.0"
 
 
-def load(name_or_path: str) -> "Classifier":
+def load(name_or_path: "str | Path") -> "Classifier":
     """A packaged model, ready to say what faces show.
 
     ``mien.load("small").classify(faces)`` takes ``[n, S, S]`` grey faces, uint8.
@@ -27,4 +29,4 @@ def load(name_or_path: str) -> "Classifier":
     from mien.serving.classifier import Classifier
     from mien.serving.package import load_package, named_package
 
-    return Classifier(load_package(named_package(name_or_path)))
+    return Classifier(load_package(named_package(str(name_or_path))))

@@ -29,9 +29,10 @@ def test_by_size_by_folder_and_by_tag(package, shipped, tmp_path, monkeypatch):
     faces = draw_faces(6)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()  # a folder of that name does not stand in the way
-    loaded = [mien.load(name) for name in ("small", str(package), register(package, "mien"))]
+    names = ("small", str(package), package, register(package, "mien"))
+    loaded = [mien.load(name) for name in names]
     answers = [model.classify(faces).answers for model in loaded]
-    assert answers[0] == answers[1] == answers[2]
+    assert all(each == answers[0] for each in answers)
     assert {answer.expression for answer in answers[0]} <= set(loaded[0].package.expressions)
     assert np.isclose(sum(answers[0][0].probabilities.values()), 1)
 
@@ -50,6 +51,27 @@ def test_where_nothing_is_shipped_it_says_so(tmp_path, monkeypatch):
 def test_a_broken_package_is_named(tmp_path):
     with pytest.raises(MienError, match="not a sound package"):
         mien.load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("faces", "given"),
+    [
+        (np.zeros((48, 48), np.uint8), r"uint8 \[48, 48\]"),
+        (np.zeros((2, 64, 64), np.uint8), r"uint8 \[2, 64, 64\]"),
+        (np.zeros((2, 48, 48, 3), np.uint8), r"uint8 \[2, 48, 48, 3\]"),
+        (np.zeros((2, 48, 48), np.float32), r"float32 \[2, 48, 48\]"),
+        (np.zeros((2, 48, 48), bool), r"bool \[2, 48, 48\]"),
+        ([[[0] * 48] * 48], "list"),
+    ],
+    ids=["one", "size", "colour", "float", "bool", "list"],
+)
+def test_faces_that_are_none_are_refused_in_plain_words(package, faces, given):
+    with pytest.raises(MienError, match=rf"a uint8 array \[n, 48, 48\], not {given}$"):
+        mien.load(package).classify(faces)
+
+
+def test_no_faces_have_no_answers(package):
+    assert mien.load(package).classify(np.zeros((0, 48, 48), np.uint8)).answers == []
 
 
 def test_importing_mien_stays_light():

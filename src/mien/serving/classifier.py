@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mien.data import faces as pictures
 from mien.data.dataset import to_input
 from mien.data.faces import Box, Grey
+from mien.errors import MienError
 from mien.serving.answers import FaceAnswer
 from mien.serving.detector import Detector
 from mien.serving.package import Package
@@ -104,8 +105,13 @@ class Classifier:
         self._limit = self._farthest_familiar()
 
     def classify(self, faces: NDArray[np.uint8]) -> Classified:
-        """What each of ``[n, S, S]`` faces shows."""
+        """What each of ``[n, S, S]`` faces shows.
+
+        Raises:
+            MienError: they are no uint8 array of that shape.
+        """
         package = self.package
+        _check(faces, package.image_size)
         probabilities, embeddings = package.session.run(
             ["probabilities", "embedding"], {"faces": to_input(faces)}
         )
@@ -149,3 +155,12 @@ class Classifier:
         squares = np.square(points).sum(axis=1, keepdims=True) - 2 * points @ self._points.T
         squares += self._squares
         return squares
+
+
+def _check(faces: object, size: int) -> None:
+    given = type(faces).__name__
+    if isinstance(faces, np.ndarray):
+        if faces.dtype == np.uint8 and faces.shape[1:] == (size, size):
+            return
+        given = f"{faces.dtype} {list(faces.shape)}"
+    raise MienError(f"faces: expected grey levels, a uint8 array [n, {size}, {size}], not {given}")
