@@ -7,6 +7,7 @@ import yaml
 
 import mien
 from mien.cli import _parser, _settings, main
+from mien.serving.package import SHIPPED
 from mien.workspace import default_params, make_workspace
 
 
@@ -37,7 +38,14 @@ def test_card_prints_the_card(tmp_path, capsys):
     assert "# Mien" in capsys.readouterr().out
 
 
+def test_card_of_a_model_that_ships(capsys):
+    main(["card", "--package", "small"])
+    assert capsys.readouterr().out.strip() == (SHIPPED / "small/card.md").read_text().strip()
+
+
 def test_card_of_nothing(tmp_path):
+    ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
+    ends_with(["card", "--package", "nowhere"], "mien card: error: nowhere: neither a package")
     ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
 
 

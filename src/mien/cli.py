@@ -39,6 +39,7 @@ _CARD_EXAMPLE = """\
 example:
   mien card --package runs/mine/models/package
 """
+_MODEL = "a package folder, a size that ships or a tag mien:…"
 
 _PREDICT_EXAMPLES = """\
 examples:
@@ -108,8 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     card = add("card", help="print a model's card", epilog=_CARD_EXAMPLE)
     card.set_defaults(command=_card)
     card.add_argument(
-        "--package", type=Path, default=Path("models/package"), metavar="DIR",
-        help="the packaged model (default: %(default)s)",
+        "--package", default="models/package", metavar="MODEL",
+        help=f"{_MODEL} (default: %(default)s)",
     )  # fmt: skip
 
     _add_releases(add)
@@ -123,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--format", choices=["table", "jsonl", "csv"], default="table")
     predict.add_argument("--crop", action="store_true", help="each picture is a face already")
     where = predict.add_mutually_exclusive_group()
-    where.add_argument("--model", metavar="MODEL", help="a package folder or a tag mien:…")
+    where.add_argument("--model", metavar="MODEL", help=_MODEL)
     where.add_argument("--url", metavar="URL", help="ask this service; MIEN_API_KEY is its key")
     return parser
 
@@ -198,7 +199,9 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _card(options: argparse.Namespace) -> None:
-    path = options.package / "card.md"
+    from mien.serving.package import named_package
+
+    path = named_package(options.package) / "card.md"
     if not path.is_file():
         raise MienError(f"{path}: no such file; name a packaged model with --package")
     print(path.read_text(encoding="utf-8"))

@@ -53,6 +53,15 @@ def test_a_broken_champion_is_no_silent_fallback(package, tmp_path, text):
         find_package(tmp_path)
 
 
+def test_an_empty_name_is_no_model(package, tmp_path, monkeypatch):
+    """An unset variable of the shell must not answer with another model; a setting may be empty."""
+    monkeypatch.setenv("MIEN_MODEL", "")
+    shutil.copytree(package, tmp_path / "models/package")
+    assert find_package(tmp_path) == tmp_path / "models/package"
+    with pytest.raises(MienError, match="the model's name is empty"):
+        find_package(tmp_path, "")
+
+
 @pytest.mark.parametrize("name", ["nowhere", "mien:gone", "a b:c d"])
 def test_unknown_models(tmp_path, name):
     with pytest.raises(MienError, match=name):

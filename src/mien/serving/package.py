@@ -54,8 +54,9 @@ def find_package(workspace: Path, wanted: str | None = None) -> Path:
     Raises:
         MienError: what is named does not exist, or there is no model at all.
     """
-    wanted = wanted or os.environ.get("MIEN_MODEL")
-    if wanted:
+    if wanted is None:
+        wanted = os.environ.get("MIEN_MODEL") or None
+    if wanted is not None:
         return named_package(wanted)
     champion = workspace / CHAMPION
     if champion.is_file():
@@ -78,6 +79,8 @@ def named_package(name: str) -> Path:
     Raises:
         MienError: it is none of these.
     """
+    if not name:
+        raise MienError("the model's name is empty: name a size, a package folder or a tag")
     shipped = shipped_packages()
     if name in shipped:
         return shipped[name]
