@@ -3,8 +3,11 @@
 import asyncio
 import io
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -366,19 +369,46 @@ def test_key(package, tmp_path, start):
         assert httpx.get(url, auth=("anyone", key)).status_code == 200
 
 
-def test_a_model_that_is_not_there_ends_the_start(tmp_path):
-    import os
-    import subprocess
-    import sys
-
+def refused_start(folder: Path, *arguments: str, **environment: str) -> str:
+    """The one line with which the service does not start."""
     done = subprocess.run(
-        [sys.executable, "-m", "mien.serving"],
-        cwd=tmp_path,
-        env=os.environ | {"MIEN_MODEL": "nowhere"},
+        [sys.executable, "-m", "mien.serving", *arguments],
+        cwd=folder,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
+        timeout=60,
     )
     assert done.returncode == 1
-    assert "nowhere: neither a package folder, nor a tag" in done.stderr
-    assert "here: base, nano, small" in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_model_that_is_not_there_ends_the_start(tmp_path):
+    line = refused_start(tmp_path, MIEN_MODEL="nowhere")
+    assert "nowhere: neither a package folder, nor a tag" in line
+    assert "here: base, nano, small" in line
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("MIEN_MODEL", ".", ".: not a sound package"),
+        ("MIEN_LOG_DAYS", "abc", "MIEN_LOG_DAYS=abc: expected a number"),
+        ("MIEN_YUNET", "nowhere.onnx", "MIEN_YUNET=nowhere.onnx: no such file"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start(package, tmp_path, setting, value, message):
+    """BentoML would start one worker after the other, each with a traceback."""
+    environment = {"MIEN_MODEL": str(package), setting: value}
+    assert f"error: {message}" in refused_start(tmp_path, **environment)
+
+
+def test_a_port_in_use_ends_the_start(package, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = refused_start(tmp_path, "--port", port, MIEN_MODEL=str(package))
+    assert f"--port {port}: " in line
+    assert "in use" in line

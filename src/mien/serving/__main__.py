@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -10,14 +11,21 @@ from mien.errors import MienError
 
 def main(arguments: list[str] | None = None) -> None:
     """Become ``bentoml serve`` for the model that `find_package` finds in this folder."""
-    from mien.serving.package import find_package
+    from mien.serving.detector import make_detector
+    from mien.serving.log import read_settings
+    from mien.serving.package import find_package, load_package
 
     parser = argparse.ArgumentParser(prog="python -m mien.serving", description=__doc__)
     parser.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
-    key = os.environ.get("MIEN_API_KEY")
+    host = "0.0.0.0" if os.environ.get("MIEN_API_KEY") else "127.0.0.1"
     try:
+        # BentoML would start a worker that fails on these again and again.
         folder = find_package(Path.cwd())
+        load_package(folder)
+        make_detector()
+        read_settings()
+        _check_port(host, options.port)
     except MienError as error:
         sys.exit(f"mien.serving: error: {error}")
     print(f"serving {folder} on http://127.0.0.1:{options.port}", flush=True)
@@ -28,8 +36,17 @@ def main(arguments: list[str] | None = None) -> None:
         "MIEN_LOG_DIR": os.environ.get("MIEN_LOG_DIR") or str(Path.cwd() / "logs"),
     }
     command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
-    command += ["--host", "0.0.0.0" if key else "127.0.0.1", "--port", str(options.port)]
+    command += ["--host", host, "--port", str(options.port)]
     os.execv(sys.executable, command)
+
+
+def _check_port(host: str, port: int) -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the service takes it
+        try:
+            sock.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise MienError(f"--port {port}: {error}; name another one") from None
 
 
 if __name__ == "__main__":

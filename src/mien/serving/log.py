@@ -58,6 +58,16 @@ def _setting(name: str, default: float, most: float = float("inf")) -> float:
     return value
 
 
+def read_settings() -> tuple[float, float, float]:
+    """``MIEN_LOG_IMAGES``, ``MIEN_LOG_DAYS`` and ``MIEN_LOG_MB``.
+
+    Raises:
+        MienError: one is no number, or out of range.
+    """
+    share = _setting("MIEN_LOG_IMAGES", 0.0, 1.0)
+    return share, _setting("MIEN_LOG_DAYS", 30), _setting("MIEN_LOG_MB", 1024)
+
+
 def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
     """Remove files older than ``days``, then the oldest until all fit ``megabytes``.
 
@@ -81,8 +91,7 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
     """A log file that is closed each UTC day, and when large; closed ones are kept for a while."""
 
     def __init__(self, filename: str) -> None:
-        self.days = _setting("MIEN_LOG_DAYS", 30)
-        self.megabytes = _setting("MIEN_LOG_MB", 1024)
+        _, self.days, self.megabytes = read_settings()
         super().__init__(filename, "a", encoding="utf-8")
         self.swept = 0.0
 
@@ -130,10 +139,8 @@ class PredictionLog:
     def __init__(self, package: Package) -> None:
         self.package = package
         self.folder = log_folder()
-        self.share = _setting("MIEN_LOG_IMAGES", 0.0, 1.0)
-        # Read here so that a bad value ends the start and not the first answer.
-        _setting("MIEN_LOG_DAYS", 30)
-        _setting("MIEN_LOG_MB", 1024)
+        # All are read here, so that a bad value ends the start and not the first answer.
+        self.share, _, _ = read_settings()
         self._waiting: queue.Queue[Answered | None] = queue.Queue(_WAITING)
         self._writer = threading.Thread(target=self._write_waiting, name="log", daemon=True)
         self._writer.start()
