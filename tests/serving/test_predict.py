@@ -4,13 +4,18 @@ import csv
 import io
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 
 from mien.cli import main
-from mien.serving.client import Client, ServiceError
+from mien.serving.client import Client, ServiceError, _wait
 
 
 @pytest.fixture
@@ -90,6 +95,10 @@ def test_a_bad_picture_does_not_stop_the_others(package, faces, capsys):
         (["."], "no pictures in this folder"),
         (["a.png", "--model", "nowhere"], "nowhere: neither a package folder, nor a tag"),
         (["a.png", "--url", "http://127.0.0.1:9"], "no answer"),
+        (["a.png", "--url", "http://127.0.0.1:abc"], "http://127.0.0.1:abc: not a URL"),
+        (["a.png", "--url", "http://[::1"], "http://[::1: not a URL"),
+        (["a.png", "--url", "http://exämple..com"], "http://exämple..com: not a URL"),
+        (["a.png", "--url", f"http://{'a' * 70}.com"], "no answer"),
     ],
 )
 def test_plain_messages(arguments, message, tmp_path, monkeypatch):
@@ -102,6 +111,54 @@ def test_plain_messages(arguments, message, tmp_path, monkeypatch):
     assert message in str(caught.value.code)
 
 
+@contextmanager
+def busy_service(*statuses: int) -> Iterator[str]:
+    """A service that answers its pictures with these statuses, then with the last one for ever."""
+    face = {"expression": "sad", "confidence": 1.0, "probabilities": {"happy": 0.0, "sad": 1.0}}
+    face |= {"abstains": False, "reason": None}
+    info = {"name": "mien", "version": "v", "expressions": ["happy", "sad"], "image_size": 48}
+    info |= {"abstention_threshold": 0.5, "metrics": {}, "card": {}}
+    left = list(statuses)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(200, info)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            status = left.pop(0) if len(left) > 1 else left[0]
+            prediction = {"model": "v", "request_id": "1", "faces": [face]}
+            self.answer(status, prediction if status == 200 else {"error": "too busy"})
+
+        def answer(self, status: int, body: dict) -> None:
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as service:
+        threading.Thread(target=service.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{service.server_port}"
+        service.shutdown()
+
+
+def test_a_service_that_is_busy_is_asked_again(faces, capsys):
+    with busy_service(503, 503, 200, 503, 200) as url:
+        main(["predict", str(faces), "--crop", "--url", url, "--format", "jsonl"])
+    assert [row["expression"] for row in lines(capsys)] == ["sad"] * 3
+
+
+def test_a_wait_is_bounded():
+    waits = {"": 1, "3": 3, "0": 0, "86400": 10, "Fri, 31 Dec 1999 23:59:59 GMT": 1, "-1": 1}
+    for text, seconds in waits.items():
+        assert _wait(httpx.Response(503, headers={"Retry-After": text})) == seconds
+
+
 def test_client(server, faces):
     with Client(server.url) as client:
         data = (faces / "a.png").read_bytes()
@@ -111,3 +168,8 @@ def test_client(server, faces):
         with pytest.raises(ServiceError, match="not a picture") as caught:
             client.predict([b"text"])
         assert caught.value.status == 400
+    with (
+        Client(f"{server.url}/wrong") as client,
+        pytest.raises(ServiceError, match=f"^{server.url}/wrong/info: Not Found$"),
+    ):
+        client.info()

@@ -6,6 +6,7 @@ with Client("http://127.0.0.1:3000") as client:
 """
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
@@ -17,6 +18,12 @@ from mien.serving.answers import Analysis, Info, Prediction
 from mien.serving.uploads import FIELD
 
 _Answer = TypeVar("_Answer", Prediction, Analysis, Info)
+PICTURE = (400, 413)
+"""The statuses of refusals that are about a picture, not about the service."""
+_RETRIES = 3
+"""How often a service that is too busy (503) is asked again."""
+_LONGEST_WAIT = 10.0
+"""Seconds before it is, whatever it says."""
 
 
 class ServiceError(MienError):
@@ -28,18 +35,26 @@ class ServiceError(MienError):
 
 
 class Client:
-    """Asks a service.
+    """Asks a service; one that is too busy is asked again a few times, when it says.
 
     Args:
         url: where it is.
         key: its key; by default the environment's ``MIEN_API_KEY``.
         timeout: seconds for which an answer is waited for.
+
+    Raises:
+        ServiceError: the URL is none.
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 60.0) -> None:
         key = key or os.environ.get("MIEN_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        # in UTF-8, as the service reads it; what was not UTF-8 in the environment as it was
+        bearer = f"Bearer {key}".encode(errors="surrogateescape")
+        headers = {b"Authorization": bearer} if key else {}
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise ServiceError(f"{url}: not a URL ({error})") from None
 
     def __enter__(self) -> Self:
         return self
@@ -65,17 +80,33 @@ class Client:
         return _parse(Info, self._ask("GET", "/info"))
 
     def _ask(self, method: str, route: str, **options: Any) -> httpx.Response:
-        try:
-            answer = self._http.request(method, route, **options)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServiceError(f"{self._http.base_url}: no answer ({error})") from None
+        answer = self._send(method, route, **options)
+        for _ in range(_RETRIES):
+            if answer.status_code != 503:
+                break
+            time.sleep(_wait(answer))
+            answer = self._send(method, route, **options)
         if answer.is_success:
             return answer
         try:
             reason = answer.json()["error"]
         except (ValueError, KeyError, TypeError):
             reason = answer.reason_phrase
+        if answer.status_code not in PICTURE:
+            reason = f"{answer.url}: {reason}"
         raise ServiceError(str(reason), answer.status_code)
+
+    def _send(self, method: str, route: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, route, **options)
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise ServiceError(f"{self._http.base_url}: no answer ({error})") from None
+
+
+def _wait(answer: httpx.Response) -> float:
+    """Seconds that the service asks for; one where it names none, or a date."""
+    text = answer.headers.get("Retry-After", "")
+    return min(float(text) if text.isdecimal() else 1.0, _LONGEST_WAIT)
 
 
 def _parse(kind: type[_Answer], answer: httpx.Response) -> _Answer:

@@ -16,7 +16,7 @@ from mien.data.faces import PictureError
 from mien.errors import MienError
 from mien.serving.answers import FaceAnswer
 from mien.serving.classifier import Classifier, find_crops, read_crop
-from mien.serving.client import Client, ServiceError
+from mien.serving.client import PICTURE, Client, ServiceError
 from mien.serving.detector import make_detector
 from mien.serving.package import find_package, load_package
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
             data = sys.stdin.buffer.read() if path is None else path.read_bytes()
             found = predictor(data)
         except (PictureError, ServiceError, OSError) as error:
-            if isinstance(error, ServiceError) and error.status not in (400, 413):
+            if isinstance(error, ServiceError) and error.status not in PICTURE:
                 raise  # the service, not this picture
             tqdm.write(f"{path or '-'}: {error}", file=sys.stderr)
             failed += 1
