@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 from mien.cli import main
+from mien.serving.answers import FaceAnswer
 from mien.serving.client import Client, ServiceError, _wait
+from mien.serving.predict import _Csv
 
 
 @pytest.fixture
@@ -151,6 +153,30 @@ def test_a_service_that_is_busy_is_asked_again(faces, capsys):
     with busy_service(503, 503, 200, 503, 200) as url:
         main(["predict", str(faces), "--crop", "--url", url, "--format", "jsonl"])
     assert [row["expression"] for row in lines(capsys)] == ["sad"] * 3
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "csv"])
+def test_what_was_answered_is_kept_where_the_service_ends(faces, capsys, format_):
+    with busy_service(200, 200, 503) as url, pytest.raises(SystemExit, match="too busy"):
+        main(["predict", str(faces), "--crop", "--url", url, "--format", format_])
+    shown = capsys.readouterr().out
+    assert [name in shown for name in ("a.png", "b.jpg", "c.png")] == [True, True, False]
+    header = "path,box,expression,happy,sad,abstains,reason,model\n"
+    assert shown.startswith(header) == (format_ == "csv")
+
+
+def test_an_expression_named_like_a_column_has_its_own(capsys):
+    answer = FaceAnswer(
+        expression="model",
+        confidence=0.75,
+        probabilities={"model": 0.75, "sad": 0.25},
+        abstains=False,
+        reason=None,
+    )
+    write = _Csv(sys.stdout, ["model", "sad"])
+    write("a.png", [(None, answer)], "v1")
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["model"], row["probability_model"], row["sad"]) == ("v1", "0.75", "0.25")
 
 
 def test_a_wait_is_bounded():

@@ -5,7 +5,7 @@ import csv
 import glob
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -30,6 +30,7 @@ class Predictor(Protocol):
     """What finds out: takes a picture's bytes, gives its faces."""
 
     version: str
+    expressions: list[str]
 
     def __call__(self, data: bytes) -> Found: ...
 
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
         predictor = _Remote(options.url, options.crop)
     else:
         predictor = _Local(options.model, options.crop)
-    write = _WRITERS[options.format](sys.stdout)
+    write = _WRITERS[options.format](sys.stdout, predictor.expressions)
     failed = 0
     for path in tqdm(files, unit=" pictures", disable=not sys.stderr.isatty(), leave=False):
         try:
@@ -60,7 +61,6 @@ def run(options: argparse.Namespace) -> None:
             failed += 1
             continue
         write(str(path or "-"), found, predictor.version)
-    write.close()
     if failed:
         raise MienError(f"{failed} of {len(files)} pictures could not be used; see above")
 
@@ -91,6 +91,7 @@ class _Local:
     def __init__(self, model: str | None, crop: bool) -> None:
         self.classifier = Classifier(load_package(find_package(Path.cwd(), model)))
         self.version = self.classifier.package.version
+        self.expressions = list(self.classifier.package.expressions)
         self.crop = crop
         self.detect = make_detector()
 
@@ -110,7 +111,8 @@ class _Remote:
     def __init__(self, url: str, crop: bool) -> None:
         self.client = Client(url)
         self.crop = crop
-        self.version = self.client.info().version
+        info = self.client.info()
+        self.version, self.expressions = info.version, info.expressions
 
     def __call__(self, data: bytes) -> Found:
         if self.crop:
@@ -140,7 +142,7 @@ def _rows(path: str, found: Found, model: str) -> Iterator[Row]:
 
 
 class _Lines:
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: IO[str], expressions: list[str]) -> None:
         self.file = file
 
     def __call__(self, path: str, found: Found, model: str) -> None:
@@ -150,36 +152,33 @@ class _Lines:
     def write(self, row: Row) -> None:
         print(json.dumps(row, ensure_ascii=False), file=self.file, flush=True)
 
-    def close(self) -> None:
-        pass
-
 
 class _Csv(_Lines):
-    """A column for each probability; the first answered face says which there are."""
+    """A column for each probability, named after its expression unless another is named so."""
 
-    def __init__(self, file: IO[str]) -> None:
-        super().__init__(file)
-        self.rows: list[Row] = []
+    def __init__(self, file: IO[str], expressions: list[str]) -> None:
+        super().__init__(file, expressions)
+        before, after = ["path", "box", "expression"], ["abstains", "reason", "model"]
+        self.names = {
+            name: f"probability_{name}" if name in before + after else name for name in expressions
+        }
+        columns = [*before, *self.names.values(), *after]
+        self.writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        self.writer.writeheader()
 
     def write(self, row: Row) -> None:
-        self.rows.append(row)
-
-    def close(self) -> None:
-        names = next((list(row["probabilities"]) for row in self.rows if row["probabilities"]), [])
-        columns = ["path", "box", "expression", *names, "abstains", "reason", "model"]
-        writer = csv.writer(self.file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in self.rows:
-            box = None if row["box"] is None else " ".join(map(str, row["box"]))
-            flat = {**row, **(row["probabilities"] or {}), "box": box}
-            writer.writerow([flat.get(name) for name in columns])
+        box = None if row["box"] is None else " ".join(map(str, row["box"]))
+        found = row["probabilities"] or {}
+        shares = {column: found.get(name) for name, column in self.names.items()}
+        self.writer.writerow({**row, **shares, "box": box})
+        self.file.flush()
 
 
 class _Table(_Lines):
     """For people: aligned columns, written as they come."""
 
-    def __init__(self, file: IO[str]) -> None:
-        super().__init__(file)
+    def __init__(self, file: IO[str], expressions: list[str]) -> None:
+        super().__init__(file, expressions)
         print(f"{'expression':<12} {'conf.':>6}  {'box':<22} {'note':<12} path", file=file)
 
     def write(self, row: Row) -> None:
@@ -193,4 +192,4 @@ class _Table(_Lines):
         )
 
 
-_WRITERS: dict[str, Callable[[IO[str]], _Lines]] = {"table": _Table, "jsonl": _Lines, "csv": _Csv}
+_WRITERS: dict[str, type[_Lines]] = {"table": _Table, "jsonl": _Lines, "csv": _Csv}
