@@ -73,6 +73,15 @@ def test_csv_and_table(package, faces, capsys):
     assert shown[1].startswith(rows[0]["expression"])
 
 
+def test_a_search_passes_over_what_is_hidden_and_folders(package, faces, capsys):
+    for name in ("._a.png", ".thumbnails/a.png"):
+        (faces / name).parent.mkdir(exist_ok=True)
+        (faces / name).write_bytes(b"no picture")
+    (faces / "album.jpg").mkdir()
+    main(["predict", str(faces), "--crop", "--model", str(package), "--format", "jsonl"])
+    assert len(lines(capsys)) == 3
+
+
 def test_standard_input(package, faces, capsys, monkeypatch):
     data = io.BytesIO((faces / "a.png").read_bytes())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
@@ -95,6 +104,10 @@ def test_a_bad_picture_does_not_stop_the_others(package, faces, capsys):
     [
         (["nowhere.png"], "nowhere.png: no such file"),
         (["."], "no pictures in this folder"),
+        ([""], "a path is empty"),
+        (["fold*"], "fold*: no such file or folder, and no file matches it"),
+        (["a.png", "--model", ""], "the model's name is empty"),
+        (["a.png", "--url", ""], "the service's URL is empty"),
         (["a.png", "--model", "nowhere"], "nowhere: neither a package folder, nor a tag"),
         (["a.png", "--url", "http://127.0.0.1:9"], "no answer"),
         (["a.png", "--url", "http://127.0.0.1:abc"], "http://127.0.0.1:abc: not a URL"),
@@ -106,6 +119,7 @@ def test_a_bad_picture_does_not_stop_the_others(package, faces, capsys):
 def test_plain_messages(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MIEN_MODEL", raising=False)
+    (tmp_path / "folder").mkdir()
     if "a.png" in arguments:
         cv2.imwrite("a.png", np.zeros((50, 50), np.uint8))
     with pytest.raises(SystemExit) as caught:

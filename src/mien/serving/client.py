@@ -47,6 +47,10 @@ class Client:
     """
 
     def __init__(self, url: str, key: str | None = None, timeout: float = 60.0) -> None:
+        if not url:
+            raise ServiceError(
+                "the service's URL is empty: name one, such as http://127.0.0.1:3000"
+            )
         key = key or os.environ.get("MIEN_API_KEY")
         # in UTF-8, as the service reads it; what was not UTF-8 in the environment as it was
         bearer = f"Bearer {key}".encode(errors="surrogateescape")

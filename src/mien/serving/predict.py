@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     """
     files = list_files(options.paths)
     predictor: Predictor
-    if options.url:
+    if options.url is not None:
         predictor = _Remote(options.url, options.crop)
     else:
         predictor = _Local(options.model, options.crop)
@@ -66,25 +66,37 @@ def run(options: argparse.Namespace) -> None:
 
 
 def list_files(paths: list[str]) -> list[Path | None]:
-    """The pictures that the arguments name: files, folders (searched), globs, ``-`` (None)."""
+    """The pictures that the arguments name: files, folders (searched), globs, ``-`` (None).
+
+    A search passes over what is hidden, as that of the pipeline does.
+    """
     files: list[Path | None] = []
     for name in paths:
         path = Path(name)
         if name == "-":
             files.append(None)
+        elif not name:
+            raise MienError("a path is empty: name a picture, a folder or -")
         elif path.is_dir():
-            found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
+            found = [p for p in sorted(path.rglob("*")) if _is_picture(path, p.relative_to(path))]
             if not found:
                 raise MienError(f"{name}: no pictures in this folder")
             files += found
         elif path.is_file():
             files.append(path)
         else:
-            matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+            found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+            matches = [match for match in found if match.is_file()]
             if not matches:
                 raise MienError(f"{name}: no such file or folder, and no file matches it")
-            files += [match for match in matches if match.is_file()]
+            files += matches
     return files
+
+
+def _is_picture(folder: Path, name: Path) -> bool:
+    """Whether ``name``, relative to a searched folder, is to be read."""
+    hidden = any(part.startswith(".") for part in name.parts)
+    return name.suffix.lower() in SUFFIXES and not hidden and not (folder / name).is_dir()
 
 
 class _Local:
