@@ -1,5 +1,7 @@
 """The ``mien`` command: what it says, and that it never ends in a traceback."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,15 @@ def test_card_of_nothing(tmp_path):
     ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
     ends_with(["card", "--package", "nowhere"], "mien card: error: nowhere: neither a package")
     ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has this full disk")
+def test_a_full_disk_is_said_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mien", "card", "--package", "small"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "mien card: error: [Errno 28] No space left on device\n"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import signal
 import sys
@@ -50,18 +51,29 @@ examples:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a `MienError` ends it with a plain message and exit status 1."""
+    """Run the command line; errors of use and of files end it with a plain message and status 1."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may be of bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options.command(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read along (`| head`) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except OSError as error:  # a full disk, say
+        _drop_unwritten()
+        gone = isinstance(error, BrokenPipeError)  # whoever read along (`| head`)
+        sys.exit(1 if gone else f"mien {options.name}: error: {error}")
     except MienError as error:
         sys.exit(f"mien {options.name}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _drop_unwritten() -> None:
+    """What can't be written to standard output must not fail again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

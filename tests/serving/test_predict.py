@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -80,6 +83,21 @@ def test_a_search_passes_over_what_is_hidden_and_folders(package, faces, capsys)
     (faces / "album.jpg").mkdir()
     main(["predict", str(faces), "--crop", "--model", str(package), "--format", "jsonl"])
     assert len(lines(capsys)) == 3
+
+
+def test_a_file_name_that_is_no_text(package, faces):
+    """It is shown with escapes, which JSON has too, and what comes after it is answered."""
+    shutil.copy(faces / "a.png", os.fsencode(faces) + b"/a\xff.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "mien", "predict", faces, "--crop", "--format", "jsonl"],
+        env=os.environ | {"MIEN_MODEL": str(package), "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=True,
+    )
+    paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
+    assert [os.fsencode(path).rpartition(b"/")[2] for path in paths] == [
+        b"a.png", b"a\xff.png", b"b.jpg", b"c.png",
+    ]  # fmt: skip
 
 
 def test_standard_input(package, faces, capsys, monkeypatch):
