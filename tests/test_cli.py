@@ -134,6 +134,46 @@ def test_real_faces_are_learned_with_settings_for_real_faces(tmp_path, monkeypat
     assert drawn == default | {"seed": 1}
 
 
+def test_an_earlier_runs_faces_and_settings_stay_below_a_file_of_settings(tmp_path, monkeypatch):
+    """They were replaced by drawn faces and the project's settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("labelled", "faces"):
+        Path(name).mkdir()
+    folders = ["--labelled", "labelled", "--faces", "faces"]
+    make_workspace(Path("run"), settings_of(*folders, "--set", "seed=7"))
+    Path("more.yaml").write_text("cluster: {rounds: 2}")
+    again = settings_of("--params", "more.yaml")
+    assert [source["name"] for source in again["prepare"]["sources"]] == ["labelled", "faces"]
+    assert (again["seed"], again["cluster"]["rounds"]) == (7, 2)
+    # Faces that are named anew begin anew.
+    assert settings_of(*folders)["seed"] == 0
+    Path("table.yaml").write_text("prepare: {sources: [{name: t, kind: csv, path: t.csv}]}")
+    assert settings_of("--params", "table.yaml")["seed"] == 0
+
+
+def test_a_new_run_says_that_it_learns_from_drawn_faces(tmp_path, monkeypatch, capsys, root):
+    monkeypatch.chdir(tmp_path)
+    settings_of("--set", "finetune.epochs=20")
+    assert "run holds no earlier run: this one learns from drawn faces" in capsys.readouterr().out
+    make_workspace(Path("run"), default_params())
+    settings_of("--set", "finetune.epochs=20")
+    settings_of("--params", str(root / "configs" / "tiny.yaml"))
+    assert capsys.readouterr().out == ""
+
+
+def test_faces_are_named_once(tmp_path, monkeypatch):
+    """The folders were ignored where sources were named, too, and so was --data beside folders."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("labelled", "faces"):
+        Path(name).mkdir()
+    Path("table.yaml").write_text("prepare: {sources: []}")
+    run = ["run", "--out", "out", "--labelled", "labelled", "--faces", "faces"]
+    both = "--labelled and --faces name the faces, and so does prepare.sources in"
+    ends_with([*run, "--params", "table.yaml"], f"{both} --params table.yaml")
+    ends_with([*run, "--set", "prepare.sources=[]"], f"{both} --set prepare.sources=[]")
+    ends_with([*run, "--data", "."], "leave --data out")
+
+
 @pytest.mark.parametrize("sources", ["nothing", [], ["nothing"], [{"name": "a"}], None, {}])
 def test_sources_that_are_none_are_refused_in_plain_words(tmp_path, monkeypatch, sources):
     monkeypatch.chdir(tmp_path)

@@ -108,8 +108,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="YAML laid over the project's params.yaml and, unless faces are drawn, over "
-        "configs/faces.yaml; may be given again, the last one wins",
+        help="YAML laid over an earlier run's settings, or, where faces are named anew, over the "
+        "project's params.yaml and, unless faces are drawn, configs/faces.yaml; may be given "
+        "again, the last one wins",
     )
     settings.add_argument(
         "--data", type=Path, metavar="DIR", help="where the sources' paths in FILE start"
@@ -189,25 +190,50 @@ def _run(options: argparse.Namespace) -> None:
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The project's settings (or an earlier run's, where no faces are named), with the changes."""
     from mien.params import merge, read_yaml
-    from mien.workspace import assignment, complete_params, folder_sources, workspace_params
+    from mien.workspace import (
+        assignment,
+        complete_params,
+        folder_sources,
+        names_sources,
+        workspace_params,
+    )
 
-    layers: list[dict[str, Any]] = []
-    if options.labelled or options.faces:
-        if not (options.labelled and options.faces):
-            raise MienError("--labelled and --faces go together: give both")
-        layers.append(
-            folder_sources(options.labelled, options.faces, options.test, options.find_faces)
-        )
-    elif options.test or options.find_faces:
-        raise MienError("--test and --find-faces need --labelled and --faces")
-    elif not options.params:  # what came with a later version, an earlier run has not named
-        layers.append(workspace_params(options.out) or {})
-    layers += map(read_yaml, options.params)
+    given = [(f"--params {path}", read_yaml(path)) for path in options.params]
     if options.data:
         if not options.data.is_dir():
             raise MienError(f"--data {options.data}: no such folder")
-        layers.append({"prepare": {"data": str(options.data.resolve())}})
-    return complete_params(functools.reduce(merge, [*layers, *map(assignment, options.set)], {}))
+        given.append(("--data", {"prepare": {"data": str(options.data.resolve())}}))
+    given += [(f"--set {text}", assignment(text)) for text in options.set]
+    namers = [option for option, settings in given if names_sources(settings)]
+
+    base: dict[str, Any] = {}
+    if options.labelled or options.faces:
+        if not (options.labelled and options.faces):
+            raise MienError("--labelled and --faces go together: give both")
+        if namers:
+            raise MienError(
+                "--labelled and --faces name the faces, and so does prepare.sources in "
+                f"{namers[-1]}: leave one of them out"
+            )
+        if options.data:
+            raise MienError(
+                "--data is where the paths of prepare.sources start; --labelled and --faces name "
+                "whole folders: leave --data out"
+            )
+        base = folder_sources(options.labelled, options.faces, options.test, options.find_faces)
+    elif options.test or options.find_faces:
+        raise MienError("--test and --find-faces need --labelled and --faces")
+    elif not namers:
+        earlier = workspace_params(options.out)
+        if earlier is None:
+            print(
+                f"no faces are named, and {options.out} holds no earlier run: this one learns from "
+                "drawn faces (--labelled and --faces name yours)",
+                flush=True,
+            )
+        # What came with a later version, an earlier run has not named.
+        base = earlier or {}
+    return complete_params(functools.reduce(merge, [settings for _, settings in given], base))
 
 
 def _card(options: argparse.Namespace) -> None:

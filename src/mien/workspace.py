@@ -46,13 +46,18 @@ def complete_params(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def all_drawn(settings: Mapping[str, Any]) -> bool:
     """Whether there are sources and every one of them is drawn; ``settings`` need not be right."""
-    prepare = settings.get("prepare")
-    sources = prepare.get("sources") if isinstance(prepare, Mapping) else None
+    sources = settings["prepare"]["sources"] if names_sources(settings) else None
     return (
         isinstance(sources, list)
         and bool(sources)
         and all(isinstance(each, Mapping) and each.get("kind") == "synthetic" for each in sources)
     )
+
+
+def names_sources(settings: Mapping[str, Any]) -> bool:
+    """Whether there is a setting ``prepare.sources``, right or not."""
+    prepare = settings.get("prepare")
+    return isinstance(prepare, Mapping) and "sources" in prepare
 
 
 def workspace_params(root: Path) -> dict[str, Any] | None:
