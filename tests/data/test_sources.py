@@ -273,12 +273,16 @@ def test_csv_splits_by_identity(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a CSV"),
+        ("", "no column path"),
+        ('path,label\na.png,"happy\n', "not a CSV"),
         ("path,label\n", "no row"),
         ("file,label\na.png,happy\n", "no column path"),
         ("path,label\na.png,happy\n,sad\n", "line 3: the path is empty"),
         ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", "line 4: a.png stands twice"),
         ("path,label\na.png,glee\n", "'glee'"),
+        ("path,label\na.png,happy,\n", "line 2: 3 columns, not 2"),
+        ("path,label\na.png,happy\nb.png,sad, or so\n", "line 3: 3 columns, not 2"),
+        ("path,label,split\na.png,happy,\n", "line 2: split is ''"),
         ("path,label,split\na.png,happy,training\n", "line 2: split is 'training'"),
         ("path,label,split\na.png,happy,train\nb.png,,test\n", "line 3: a face held out"),
     ],
@@ -287,6 +291,15 @@ def test_wrong_tables_are_named_by_line(tmp_path: Path, text: str, message: str)
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(MienError, match=message):
         list_source(csv(), tmp_path, EXPRESSIONS)
+
+
+def test_tables_as_spreadsheets_write_them(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_bytes(
+        b'\xef\xbb\xbfpath, label ,note\r\n"a, b.png", happy ,"one, two"\r\nc.png\r\n'
+    )
+    table = list_source(csv(), tmp_path, EXPRESSIONS).table
+    assert table["path"].tolist() == ["a, b.png", "c.png"]
+    assert table["label"].fillna("").tolist() == ["happy", ""]
 
 
 def test_csv_with_missing_files(tmp_path: Path) -> None:

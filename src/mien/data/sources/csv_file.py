@@ -1,6 +1,8 @@
 """A table of pictures: ``path`` and, where known, ``label``, ``identity`` and ``split``."""
 
 from collections.abc import Sequence
+from csv import Error as CsvError
+from csv import reader
 from pathlib import Path
 
 import pandas as pd
@@ -54,12 +56,22 @@ def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Lis
 def _read(csv: Path) -> pd.DataFrame:
     """The CSV's texts; empty cells are None. Row ``i`` is line ``i + 2``."""
     try:
-        table = pd.read_csv(csv, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        with csv.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(reader(file, strict=True))
     except FileNotFoundError:
         raise MienError(f"{csv}: no such file; check the source's path") from None
-    except (ValueError, OSError) as error:  # pandas' parser errors are ValueErrors
-        raise MienError(f"{csv}: not a CSV: {str(error).strip()}") from None
-    table.columns = table.columns.str.strip()
+    except (CsvError, UnicodeDecodeError, OSError) as error:
+        raise MienError(f"{csv}: not a CSV: {error}") from None
+    header, rows = (lines or [[]])[0], lines[1:]
+    for number, row in enumerate(rows, start=2):
+        if len(row) > len(header):
+            raise MienError(
+                f"{csv}: line {number}: {len(row)} columns, not {len(header)}; "
+                "put a text that holds a comma in quotes"
+            )
+    padded = [row + [""] * (len(header) - len(row)) for row in rows]
+    table = pd.DataFrame(padded, columns=[name.strip() for name in header], dtype=object)
+    table = table.loc[:, ~table.columns.duplicated()]
     if "path" not in table:
         raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
     if table.empty:
@@ -69,7 +81,7 @@ def _read(csv: Path) -> pd.DataFrame:
     for name in ("label", "identity"):
         if name not in table:
             table[name] = ""
-    return table.astype(object).where(table.ne(""))
+    return table.where(table.ne(""), None)
 
 
 def _check_paths(table: pd.DataFrame, csv: Path) -> None:
