@@ -134,6 +134,30 @@ def test_no_labels_at_all(params: Params, data: Path) -> None:
         run(params, data, SOURCES[1:])
 
 
+def test_no_test_face_is_told_before_anything_is_learned(params: Params, data: Path) -> None:
+    crowd = SOURCES[2]
+    with pytest.raises(MienError, match=r"no test face .*\(train, crowd\); test_share is 0"):
+        run(params, data, [SOURCES[0], crowd])
+    people = source("train", kind="csv", path="one.csv", test_share=0.15, validation_share=0.15)
+    del people["folders"]
+    rows = [f"train/{name}/{i}.png,{name},anna" for name, i in (("happy", 0), ("sad", 100))]
+    (data / "data" / "one.csv").write_text("\n".join(["path,label,identity", *rows]))
+    with pytest.raises(MienError, match=r"'train' has too few people .* test_share of 0\.15"):
+        run(params, data, [people, crowd])
+    for path in (data / "data" / "held").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(MienError, match="not one picture of 'held' can be used"):
+        run(params, data, SOURCES)
+
+
+def test_no_unlabelled_face_is_told_before_anything_is_learned(params: Params, data: Path) -> None:
+    with pytest.raises(MienError, match=r"no unlabelled face in the sources \(train, held\); add"):
+        run(params, data, SOURCES[:2])
+    same = source("same", path="train", role="unlabelled", folders="nothing")
+    with pytest.raises(MienError, match=r"no unlabelled face .* 13 are copies of labelled or test"):
+        run(params, data, [*SOURCES[:2], same])
+
+
 def test_a_disk_too_small_is_told_before_reading(
     params: Params, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

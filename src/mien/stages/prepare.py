@@ -40,7 +40,7 @@ def main(
         source.name: list_source(source, data, params.expressions) for source in settings.sources
     }
     listed = [listing.table for listing in listings.values()]
-    _check_labels(pd.concat(listed, ignore_index=True), params.expressions, settings)
+    _check_faces(pd.concat(listed, ignore_index=True), params.expressions, settings)
     faces.parent.mkdir(parents=True, exist_ok=True)
     _check_space(faces.parent, sum(map(len, listed)) * settings.image_size**2)
     with tempfile.TemporaryFile(dir=faces.parent) as raw:  # has no name: a kill leaves nothing
@@ -49,7 +49,8 @@ def main(
         kept, copies = settle_copies(read)
         near = near_duplicates(kept, pixels, settings.near_duplicate_bits)
         kept = kept.drop(index=near.index).reset_index(drop=True)
-        _check_labels(kept, params.expressions, settings)
+        lost = int(pd.concat([copies, near])["role"].eq("unlabelled").sum())
+        _check_faces(kept, params.expressions, settings, lost)
         _write_store(faces, pixels, kept["row"].to_numpy())
         kept["row"] = np.arange(len(kept))
     aside = _set_aside(listings, faults, copies, near)
@@ -82,10 +83,14 @@ def summarise(
     }
 
 
-def _check_labels(
-    table: pd.DataFrame, expressions: Sequence[str], settings: PrepareSettings
+def _check_faces(
+    table: pd.DataFrame, expressions: Sequence[str], settings: PrepareSettings, lost: int = 0
 ) -> None:
-    """Refuse data that can't be learned from: every expression needs a training example."""
+    """Refuse data with which a later stage would fail, hours later perhaps.
+
+    Every expression needs a training example, `cluster` unlabelled faces, `evaluate` test faces.
+    ``lost`` unlabelled faces were copies.
+    """
     known = set(table.loc[table["split"].eq("train"), "label"])
     missing = [name for name in expressions if name not in known]
     sources = ", ".join(source.name for source in settings.sources)
@@ -99,6 +104,32 @@ def _check_labels(
             f"no labelled training face shows {', '.join(map(repr, missing))} in the sources "
             f"({sources}); add examples, or take it out of expressions"
         )
+    if not table["split"].eq("test").any():
+        raise MienError(f"no test face in the sources ({sources}); {_test_advice(settings)}")
+    if not table["role"].eq("unlabelled").any():
+        cause = (
+            f"{lost:,} are copies of labelled or test faces, or nearly; add other ones"
+            if lost
+            else "add a source with `role: unlabelled` to prepare.sources"
+        )
+        raise MienError(f"no unlabelled face in the sources ({sources}); {cause}")
+
+
+def _test_advice(settings: PrepareSettings) -> str:
+    """Why there is no test face, and what to do."""
+    for source in settings.sources:
+        if getattr(source, "role", None) == "test":
+            return f"not one picture of '{source.name}' can be used; look at them"
+    for source in settings.sources:
+        if share := getattr(source, "test_share", 0):
+            return (
+                f"'{source.name}' has too few people or faces for its test_share of {share:g} (all "
+                "faces of a person stay together); add some, or a source with `role: test`"
+            )
+    return (
+        "test_share is 0; set it above 0 on a labelled source, or add a source with `role: test` "
+        "to prepare.sources"
+    )
 
 
 def _check_space(folder: Path, size: int) -> None:
