@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "guard": set(),
     "pipeline": {"guard"},
     "results": {"pipeline", "packaging"},
-    "workspace": {"pipeline"},
+    "workspace": {"data", "pipeline"},
     "promotion": {"model", "data", "evaluation", "packaging"},
     "monitoring": {"model", "data", "packaging"},
     "__init__": {"serving"},

@@ -1,5 +1,6 @@
 """`mien.workspace`: settings and a pipeline for other people's folders."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_without_a_test_folder_labelled_faces_are_kept_for_testing(folders):
 
 def test_faces_without_subfolders_are_nobody_in_particular(folders):
     (folders / "many" / "ann").rmdir()
+    assert settings_for(folders)["prepare"]["sources"][1]["folders"] == "nothing"
+
+
+def test_hidden_folders_are_no_people(folders):
+    (folders / "many" / "ann").rmdir()
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        (folders / "many" / name).mkdir()
     assert settings_for(folders)["prepare"]["sources"][1]["folders"] == "nothing"
 
 
@@ -131,6 +139,20 @@ def test_a_configured_source_that_is_missing_is_named(tmp_path):
     changes = {"prepare": {"data": str(tmp_path), "sources": [lfw]}}
     with pytest.raises(MienError, match=r"source 'lfw': .*lfw\.zip does not exist"):
         make_workspace(tmp_path / "run", merge(default_params(), changes))
+
+
+def test_a_name_that_is_not_utf_8_is_told(folders, tmp_path):
+    """DVC ended at it with a traceback."""
+    (folders / "many" / "ann" / os.fsdecode(b"caf\xe9.png")).touch()
+    with pytest.raises(MienError, match=r"source 'faces': .*'ann/caf\\udce9\.png' is not UTF-8"):
+        make_workspace(tmp_path / "run", settings_for(folders))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_dvc_takes_for_a_setting_is_told(folders, tmp_path):
+    odd = folders.rename(tmp_path / "do${x}llar")
+    with pytest.raises(MienError, match=r"source 'labelled': .*llar/labelled: DVC cannot read"):
+        make_workspace(tmp_path / "run", settings_for(odd))
 
 
 def test_paths_start_from_where_the_run_was_called(folders, tmp_path, monkeypatch):

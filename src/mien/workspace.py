@@ -74,11 +74,13 @@ def folder_sources(labelled: Path, faces: Path, test: Path | None, find: bool) -
         test: like ``labelled``; without it a share of ``labelled`` is kept for testing.
         find: the pictures are photos in which faces are to be found, rather than face crops.
     """
+    from mien.data.sources.pictures import is_clutter
+
     folders = {"labelled": labelled, "faces": faces} | ({"test": test} if test else {})
     for option, folder in folders.items():
         if not folder.is_dir():
             raise MienError(f"--{option} {folder}: no such folder")
-    people = any(entry.is_dir() for entry in faces.iterdir())
+    people = any(entry.is_dir() and not is_clutter(entry.name) for entry in faces.iterdir())
     kinds: dict[str, dict[str, Any]] = {
         "labelled": {
             "role": "labelled",
@@ -238,8 +240,25 @@ def _pictures(params: Params) -> list[Path]:
         path = (params.prepare.data / source.path).resolve()
         if not path.exists():
             raise MienError(f"source '{source.name}': {path} does not exist; name its folder")
+        _refuse_names(source.name, path)
         paths.append(path)
     return paths
+
+
+def _refuse_names(source: str, path: Path) -> None:
+    """Refuse names that DVC would end at with a traceback, or with words about its own syntax."""
+    from mien.data.sources.pictures import walk
+
+    if "${" in str(path):
+        raise MienError(f"source '{source}': {path}: DVC cannot read '${{' in a name; rename it")
+    for name in [str(path), *walk(path)]:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise MienError(
+                f"source '{source}': {path}: the name {name!r} is not UTF-8; rename it, or unpack "
+                "the archive that it came from with the right encoding"
+            ) from None
 
 
 def _refuse_unsuitable(root: Path, pictures: list[Path]) -> None:

@@ -41,12 +41,12 @@ class PictureFiles:
             MienError: there is no such folder or archive, it is empty, or the archive is broken.
         """
         if self.root.is_dir():
-            found = list(_walk(self.root))
+            found = list(walk(self.root))
         elif self.root.is_file():
             found = [info.filename for info in self._archive_entries() if not info.is_dir()]
         else:
             raise MienError(f"{self.root}: no such folder or zip archive; check the source's path")
-        files = sorted(path for path in found if not _is_clutter(path))
+        files = sorted(path for path in found if not is_clutter(path))
         if not files:
             raise MienError(f"{self.root}: there is no file in it; put the source's pictures there")
         return files
@@ -89,7 +89,7 @@ def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _walk(root: Path) -> Iterator[str]:
+def walk(root: Path) -> Iterator[str]:
     """Relative paths of the files under ``root``; links to folders are followed, once each."""
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
@@ -103,7 +103,8 @@ def _walk(root: Path) -> Iterator[str]:
         yield from ((relative / file).as_posix() for file in files)
 
 
-def _is_clutter(path: str) -> bool:
+def is_clutter(path: str) -> bool:
+    """Whether a path is hidden or what file managers leave behind, or lies in such a folder."""
     parts = PurePosixPath(path).parts
     return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
 
