@@ -179,7 +179,8 @@ def test_a_failed_validation_shows_its_rows(house, tmp_path, root):
     rows = yaml.safe_load(artifacts["validate-failing-rows"])
     assert {row["row"] for row in rows} <= set(settings["expressions"])
     assert rows[0] == {
-        "check": "At least 4 labelled training faces for each expression",
+        "check": "At least 4 labelled training faces for each expression "
+        "(validate.min_faces_per_expression)",
         "failing": 7,
         "seen": 7,
         "row": "angry",

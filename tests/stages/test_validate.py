@@ -116,10 +116,10 @@ def test_every_planted_fault_is_found_and_told(root: Path, tmp_path: Path) -> No
         ("No picture is on two sides of a split", 2, "8.png", "8 in test, train"),
         ("No person is on two sides of a split", 3, "10.png", "mine/p5 in test, train"),
         ("No training or unlabelled face nearly repeats", 1, "1.png", "mine/25.png"),
-        ("Mean grey level", 2, "14.png", "3.5"),
-        ("Contrast", 2, "16.png", "1.25"),
-        ("labelled training faces for each expression", 1, "sad", "0"),
-        ("are unreadable or show no face", 2, "bad0.png", "unreadable"),
+        ("(validate.brightness)", 2, "14.png", "3.5"),
+        ("(validate.min_contrast)", 2, "16.png", "1.25"),
+        ("(validate.min_faces_per_expression)", 1, "sad", "0"),
+        ("(validate.max_quarantine_share)", 2, "bad0.png", "unreadable"),
     ]:
         found = re.search(rf"- [^\n]*{re.escape(title)}[^\n]*(\n    [^\n]*)+", message)
         assert found, f"{title} is not told:\n{message}"

@@ -228,13 +228,14 @@ def _face_expectations(
         min_value=low,
         max_value=high,
         mostly=tolerated,
-        description=f"Mean grey level from {low:g} to {high:g}",
+        description=f"Mean grey level from {low:g} to {high:g} (validate.brightness)",
     )
     yield gxe.ExpectColumnValuesToBeBetween(
         column="contrast",
         min_value=settings.min_contrast,
         mostly=tolerated,
-        description=f"Contrast (standard deviation of grey levels) of {settings.min_contrast:g} up",
+        description=f"Contrast (standard deviation of grey levels) of {settings.min_contrast:g} up "
+        "(validate.min_contrast)",
     )
 
 
@@ -245,7 +246,8 @@ def _expression_expectations(settings: ValidateSettings) -> "Iterator[Expectatio
     yield gxe.ExpectColumnValuesToBeBetween(
         column="faces",
         min_value=least,
-        description=f"At least {least} labelled training faces for each expression",
+        description=f"At least {least} labelled training faces for each expression "
+        "(validate.min_faces_per_expression)",
     )
 
 
@@ -257,7 +259,8 @@ def _intake_expectations(settings: ValidateSettings) -> "Iterator[Expectation]":
         column="kind",
         value_set=list(UNUSABLE),
         mostly=1 - share,
-        description=f"At most {share:.1%} of the pictures seen are unreadable or show no face",
+        description=f"At most {share:.1%} of the pictures seen are unreadable or show no face "
+        "(validate.max_quarantine_share)",
     )
 
 
