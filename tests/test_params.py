@@ -76,6 +76,8 @@ def test_the_overlay_for_real_data_is_right(root):
         ("prepare.image_size", 50, "multiple of 8"),
         ("prepare.sources", [], "at least 1 item"),
         ("validate.brightness", [1], "Field required|missing"),
+        ("expressions", ["happy", ""], r"expressions\.1: give it letters.*''"),
+        ("expressions", ["happy", "sad|mad"], r"expressions\.1: .* no \| .*'sad\|mad'"),
         ("package.name", "My Model", "match pattern"),
         ("cluster", None, "valid dictionary"),
     ],
@@ -112,6 +114,12 @@ def test_a_start_without_labels_must_show_faces_only_where_it_is_wanted(settings
     assert parse_params(settings, "params.yaml").pretrain.self_supervised.strength == 4
     start["epochs"] = 1
     with pytest.raises(MienError, match=r"light times pretrain\.self_supervised\.strength"):
+        parse_params(settings, "params.yaml")
+
+
+def test_a_range_the_wrong_way_round_is_told_before_anything_runs(settings):
+    settings["validate"]["brightness"] = [200, 10]
+    with pytest.raises(MienError, match=r"validate\.brightness: 200 is not below 10"):
         parse_params(settings, "params.yaml")
 
 
@@ -215,6 +223,13 @@ def test_a_broken_file_is_named(tmp_path, content, words):
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(MienError, match=r"no such file; run in a folder that holds params\.yaml"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_file_of_changes_that_is_none_is_named(tmp_path):
+    with pytest.raises(MienError, match=r"changes\.yaml: no such file; check the path"):
+        read_yaml(tmp_path / "changes.yaml")
+    with pytest.raises(MienError, match=r"cannot be read \(Is a directory\); name a YAML file"):
+        read_yaml(tmp_path)
 
 
 def test_written_out_and_read_again_the_settings_are_the_same(root):

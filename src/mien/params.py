@@ -5,12 +5,13 @@ Each DVC stage has a section of its own name; ``seed``, ``expressions``, ``model
 stands in ``params.yaml``, where DVC sees it.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mien.errors import MienError
 
@@ -20,6 +21,22 @@ Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Convolution = Literal["affinity", "ordinary"]
 Role = Literal["labelled", "unlabelled", "test"]
+
+
+def composed(text: str) -> str:
+    """Accents as one character with their letter: file names from macOS have two for them."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _shown(name: str) -> str:
+    """A name that file names, CSVs and the card's tables can hold."""
+    if not name or name != name.strip() or not name.isprintable() or "|" in name:
+        raise ValueError("give it letters, no | and no spaces around them")
+    return name
+
+
+Label = Annotated[str, AfterValidator(composed)]
+Expression = Annotated[Label, AfterValidator(_shown)]
 
 
 class Section(BaseModel):
@@ -70,7 +87,7 @@ class ImageFolderSource(SourceSettings, FewLabels, Cropping):
     path: Path
     role: Role
     folders: Literal["expression", "identity", "nothing"]
-    label_map: dict[str, str] = {}
+    label_map: dict[Label, Label] = {}
     validation_share: Share = 0.0
     test_share: Share = 0.0
 
@@ -96,7 +113,7 @@ class CsvSource(SourceSettings, FewLabels, Cropping):
     kind: Literal["csv"]
     path: Path
     role: Role
-    label_map: dict[str, str] = {}
+    label_map: dict[Label, Label] = {}
     validation_share: Share = 0.0
     test_share: Share = 0.0
 
@@ -460,7 +477,7 @@ class Params(Section):
     """All of ``params.yaml``."""
 
     seed: Count
-    expressions: Annotated[list[str], Field(min_length=2)]
+    expressions: Annotated[list[Expression], Field(min_length=2)]
     model: ModelSettings
     augmentation: AugmentationSettings
     compute: ComputeSettings
@@ -488,6 +505,9 @@ class Params(Section):
             raise ValueError("expressions: a name stands twice")
         if OTHER in self.expressions:
             raise ValueError(f"expressions: '{OTHER}' is reserved for faces of none of them")
+        low, high = self.validate_.brightness
+        if not low < high:
+            raise ValueError(f"validate.brightness: {low:g} is not below {high:g}; turn them round")
         widths = {"model": self.model.widths}
         if self.pretrain.larger.epochs:
             widths["pretrain.larger"] = self.pretrain.larger.widths
@@ -524,6 +544,8 @@ def load_params(path: Path) -> Params:
         MienError: the file is missing, is not YAML, or a setting is unknown, missing, of the wrong
             type or out of range; the message names each such setting.
     """
+    if not path.exists():
+        raise MienError(f"{path}: no such file; run in a folder that holds {path.name}")
     return parse_params(read_yaml(path), str(path))
 
 
@@ -537,11 +559,17 @@ def parse_params(values: Mapping[str, Any], origin: str) -> Params:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping."""
+    """A YAML file that holds a mapping.
+
+    Raises:
+        MienError: it is missing, cannot be read, or holds something else.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise MienError(f"{path}: no such file; run in a folder that holds params.yaml") from None
+        raise MienError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise MienError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MienError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):

@@ -24,6 +24,8 @@ from mien.params import (
     ImageFolderSource,
     LfwSource,
     SyntheticSource,
+    parse_params,
+    read_yaml,
 )
 
 EXPRESSIONS = ["happy", "sad", "neutral"]
@@ -141,6 +143,18 @@ def test_label_map_renames_and_leaves_out(tmp_path: Path) -> None:
     listing = list_source(mapped, tmp_path, EXPRESSIONS)
     assert listing.table["label"].tolist() == ["happy", "happy"]
     assert listing.left_out["path"].tolist() == ["contempt/1.png"]
+
+
+def test_accents_as_file_names_from_macos_have_them(tmp_path: Path, root: Path) -> None:
+    """Two characters for a letter and its accent, where settings have one, or the other way."""
+    one, two = "w\u00fctend", "wu\u0308tend"
+    lay_out(tmp_path, [f"{two}/1.png", "fro\u0308hlich/1.png"])
+    whole = read_yaml(root / "params.yaml") | {"expressions": [two, "sad"]}
+    expressions = parse_params(whole, "tests").expressions
+    assert expressions == [one, "sad"]
+    source = folder(label_map={"fr\u00f6hlich": two})
+    table = list_source(source, tmp_path, expressions).table
+    assert table["label"].tolist() == [one, one]
 
 
 def test_missing_empty_and_stray(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mien.data.faces import Grey, PictureError
 from mien.data.sources.draws import draw_labels, draw_splits
 from mien.errors import MienError
-from mien.params import OTHER, Role
+from mien.params import OTHER, Role, composed
 
 LISTED = ("path", "role", "split", "label", "true_label", "identity")
 """The manifest's columns that are known before a picture is read."""
@@ -142,6 +142,7 @@ def map_labels(
     Raises:
         MienError: a name is neither an expression nor in ``label_map``, or maps to none.
     """
+    names = names.map(composed, na_action="ignore").astype(object)
     targets = {*expressions, ""} | ({OTHER} if role == "unlabelled" else set())
     for name, target in label_map.items():
         if target not in targets:
@@ -154,9 +155,10 @@ def map_labels(
     if unknown:
         raise MienError(
             f"{where}: the label {unknown[0]!r} is not in expressions ({', '.join(expressions)})"
-            f"{f'; nor are {unknown[1:]}' if unknown[1:] else ''}. Add to {where}.label_map, for "
-            f"example, `{unknown[0]}: {expressions[0]}` to read it as that expression, or "
-            f'`{unknown[0]}: ""` to leave its pictures out'
+            f"{f'; nor are {unknown[1:]}' if unknown[1:] else ''}. Rename it, list it in "
+            f"expressions, or, in a file of settings that names the sources, add to {where}"
+            f".label_map, for example, `{unknown[0]}: {expressions[0]}` to read it as that "
+            f'expression, or `{unknown[0]}: ""` to leave its pictures out'
         )
     return names.map(meaning).astype(object)
 
