@@ -127,6 +127,26 @@ def test_people_and_unlabelled_expressions(tmp_path: Path) -> None:
     assert set(table["split"]) == {"none"}
 
 
+def test_a_zip_of_the_folder_itself(tmp_path: Path) -> None:
+    """Its name was taken for an expression, or for the one person in all pictures."""
+    clutter = ["__MACOSX/labelled/happy/._1.png", "labelled/.DS_Store"]
+    pack(tmp_path / "faces.zip", ["labelled/happy/1.png", "labelled/sad/ann/2.png", *clutter])
+    listing = list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS)
+    table, faults, _ = read(listing)
+    assert table["path"].tolist() == ["happy/1.png", "sad/ann/2.png"]
+    assert table["label"].tolist() == ["happy", "sad"]
+    assert faults.empty
+    people = folder(path="faces.zip", role="unlabelled", folders="identity")
+    assert list_source(people, tmp_path, EXPRESSIONS).table["identity"].tolist() == ["happy", "sad"]
+
+
+def test_a_zip_of_one_expression_keeps_it(tmp_path: Path) -> None:
+    pack(tmp_path / "faces.zip", ["happy/1.png", "happy/ann/2.png"])
+    table, _, _ = read(list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS))
+    assert table["path"].tolist() == ["happy/1.png", "happy/ann/2.png"]
+    assert table["label"].tolist() == ["happy", "happy"]
+
+
 def test_an_unknown_folder_is_named(tmp_path: Path) -> None:
     lay_out(tmp_path, ["happy/1.png", "joy/1.png"])
     with pytest.raises(MienError, match=r"'joy'.*happy, sad, neutral.*label_map"):

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -30,7 +30,11 @@ _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """The files under a folder or in a zip archive, by their relative paths with ``/``."""
+    """The files under a folder or in a zip archive, by their relative paths with ``/``.
+
+    Where all files of an archive lie in folders of one folder, paths start from that: it is the
+    folder that was packed.
+    """
 
     root: Path
 
@@ -43,7 +47,9 @@ class PictureFiles:
         if self.root.is_dir():
             found = list(walk(self.root))
         elif self.root.is_file():
-            found = [info.filename for info in self._archive_entries() if not info.is_dir()]
+            entries = self._archive_entries()
+            start = _packed_folder(entries)
+            found = [entry.filename.removeprefix(start) for entry in entries if not entry.is_dir()]
         else:
             raise MienError(f"{self.root}: no such folder or zip archive; check the source's path")
         files = sorted(path for path in found if not is_clutter(path))
@@ -72,7 +78,8 @@ class PictureFiles:
                 with (self.root / path).open("rb") as file:
                     data = file.read(MAX_BYTES + 1)
             else:
-                with _open_archive(self.root, os.getpid()).open(path) as member:
+                archive, start = _open_archive(self.root, os.getpid())
+                with archive.open(start + path) as member:
                     data = member.read(MAX_BYTES + 1)
         except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise PictureError(f"the file can't be read ({type(error).__name__})") from None
@@ -84,9 +91,22 @@ class PictureFiles:
 
 
 @lru_cache(maxsize=4)
-def _open_archive(path: Path, process: int) -> zipfile.ZipFile:
-    """An open archive, for this process only: a forked file handle would share its position."""
-    return zipfile.ZipFile(path)
+def _open_archive(path: Path, process: int) -> tuple[zipfile.ZipFile, str]:
+    """An open archive, for this process only: a forked file handle would share its position; and
+    the folder in it from which paths start."""
+    archive = zipfile.ZipFile(path)
+    return archive, _packed_folder(archive.infolist())
+
+
+def _packed_folder(entries: Sequence[zipfile.ZipInfo]) -> str:
+    """``name/`` where all files lie in folders of the folder ``name``, else nothing."""
+    files = [
+        entry.filename.split("/")
+        for entry in entries
+        if not entry.is_dir() and not is_clutter(entry.filename)
+    ]
+    tops = {parts[0] for parts in files}
+    return f"{tops.pop()}/" if len(tops) == 1 and all(len(parts) > 2 for parts in files) else ""
 
 
 def walk(root: Path) -> Iterator[str]:
