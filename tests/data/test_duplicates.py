@@ -18,7 +18,8 @@ RANK = {"test": 3, "validation": 2, "train": 1, "none": 0}
 
 def table(splits: list[str], ids: list[str]) -> pd.DataFrame:
     paths = [f"{i}.png" for i in range(len(ids))]
-    return pd.DataFrame({"face_id": ids, "split": splits, "source": "s", "path": paths})
+    names = {"face_id": ids, "split": splits, "source": "s", "path": paths, "label": None}
+    return pd.DataFrame(names, dtype=object)
 
 
 def test_test_faces_win_over_their_copies() -> None:
@@ -26,6 +27,14 @@ def test_test_faces_win_over_their_copies() -> None:
     assert kept["path"].tolist() == ["3.png"]
     assert copies["path"].tolist() == ["0.png", "1.png", "2.png"]
     assert set(copies["reason"]) == {"the same pixels as s/3.png"}
+
+
+def test_copies_with_another_label_say_so() -> None:
+    data = table(["train", "train", "train", "none"], ["a"] * 4)
+    data["label"] = ["angry", "sad", "angry", None]
+    _, copies = settle_copies(data)
+    same = "the same pixels as s/0.png"
+    assert copies["reason"].tolist() == [f"{same} (labelled angry there)", same, same]
 
 
 def test_copies_within_a_test_set_are_kept_and_told_apart() -> None:

@@ -31,7 +31,8 @@ def settle_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     set: these are kept, their ids ending in ``-2``, ``-3``.
 
     Returns:
-        ``(kept, copies)``, each in the order of ``table``; ``copies`` has a ``reason``.
+        ``(kept, copies)``, each in the order of ``table``; ``copies`` has a ``reason``, which says
+        where the other one's label is another.
     """
     rank = table["split"].map({"test": 3, "validation": 2, "train": 1, "none": 0})
     best = rank.groupby(table["face_id"]).transform("max")
@@ -41,7 +42,10 @@ def settle_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     winners = table[kept].drop_duplicates("face_id").set_index("face_id")
     winner = winners["source"] + "/" + winners["path"]
     copies = table[~kept].copy()
-    copies["reason"] = "the same pixels as " + copies["face_id"].map(winner).astype(object)
+    there = copies["face_id"].map(winners["label"]).astype(object)
+    differs = there.notna() & copies["label"].notna() & there.ne(copies["label"])
+    note = (" (labelled " + there + " there)").where(differs, "")
+    copies["reason"] = "the same pixels as " + copies["face_id"].map(winner).astype(object) + note
     result = table[kept].copy()
     result["face_id"] = result["face_id"].where(number.eq("1"), result["face_id"] + "-" + number)
     return result, copies
