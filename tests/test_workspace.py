@@ -8,8 +8,9 @@ import yaml
 
 import mien
 from mien.errors import MienError
+from mien.files import write_text
 from mien.params import load_params, merge
-from mien.pipeline import Pipeline, locked
+from mien.pipeline import Pipeline, locked, open_pipeline
 from mien.workspace import (
     assignment,
     complete_params,
@@ -90,6 +91,34 @@ def test_the_workspace_depends_on_the_pictures_and_on_the_package(folders, tmp_p
     assert all(path.is_file() and path.suffix != ".pyc" for path in code)
     # What a stage leaves stays inside the workspace.
     assert not any(Path(out).is_absolute() for out in stages["prepare"]["outs"])
+
+
+def test_a_picture_that_a_csv_names_is_depended_on(tmp_path):
+    """Only the CSV was: a picture edited in place was not read again."""
+    (tmp_path / "faces.csv").write_text("path,label\na.png,happy\ngone.png,sad\n")
+    (tmp_path / "a.png").write_bytes(b"before")
+    table = {"name": "table", "kind": "csv", "path": "faces.csv", "role": "labelled"}
+    changes = {"prepare": {"data": str(tmp_path), "sources": [table]}}
+    out = tmp_path / "run"
+
+    def prepared_anew() -> bool:
+        make_workspace(out, merge(default_params(), changes))
+        with open_pipeline(out) as pipeline:
+            anew = not pipeline.is_current("prepare")
+            pipeline.dvc("commit", "--force", "prepare", emit=print)
+        return anew
+
+    make_workspace(out, merge(default_params(), changes))
+    stages = yaml.safe_load((out / "dvc.yaml").read_text())["stages"]
+    for path in ("manifest.parquet", "faces.npy", "quarantine.parquet"):
+        write_text(out / "data" / "prepared" / path, "")
+    write_text(out / "metrics" / "prepare.json", "")
+    write_text(out / "reports" / "prepare" / "a.png", "")
+    assert "pictures.txt" in stages["prepare"]["deps"]
+    assert prepared_anew()
+    assert not prepared_anew()
+    (tmp_path / "a.png").write_bytes(b"after")
+    assert prepared_anew()
 
 
 def test_made_again_with_the_same_settings_nothing_changes(folders, tmp_path):

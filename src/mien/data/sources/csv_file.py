@@ -53,6 +53,15 @@ def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Lis
     return Listing(table, PictureReader(PictureFiles(csv.parent), settings.faces), out)
 
 
+def listed_pictures(csv: Path) -> list[Path]:
+    """The files that a CSV names.
+
+    Raises:
+        MienError: the file is missing, empty or no CSV.
+    """
+    return [csv.parent / path for path in _read(csv)["path"].dropna()]
+
+
 def _read(csv: Path) -> pd.DataFrame:
     """The CSV's texts; empty cells are None. Row ``i`` is line ``i + 2``."""
     try:
