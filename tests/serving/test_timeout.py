@@ -4,9 +4,9 @@ import asyncio
 import json
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
-import anyio
 import pytest
 from bentoml._internal.server.http import traffic
 
@@ -71,7 +71,8 @@ def test_what_has_begun_may_take_longer():
 def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
     """504 gives neither the thread's place nor the request's bytes to the next one."""
     busy, most, told = [], [], []
-    worker = SimpleNamespace(limiter=None)
+    threads = ThreadPoolExecutor(service._THREADS)
+    worker = SimpleNamespace(threads=threads)
     monkeypatch.setattr(service, "_worker", lambda: worker)
 
     def work():
@@ -97,7 +98,6 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
     }  # fmt: skip
 
     async def six():
-        worker.limiter = anyio.CapacityLimiter(service._THREADS)
         guard = Guard(Timeout(app, 0.1))
         began = time.monotonic()
         asked = [asyncio.ensure_future(guard(scope, receive, send)) for _ in range(6)]
@@ -109,6 +109,7 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
         assert (guard.requests, guard.bytes) == (0, 0)
 
     asyncio.run(six())
+    threads.shutdown()
     assert max(most) == len(most) == service._THREADS
 
 

@@ -11,12 +11,12 @@ import os
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 
-import anyio
 import bentoml
 import cv2
 import numpy as np
@@ -34,7 +34,7 @@ from mien.serving.figures import Figures
 from mien.serving.guard import Guard
 from mien.serving.log import Answered, PredictionLog
 from mien.serving.package import find_package, load_package
-from mien.serving.timeout import Timeout, ended
+from mien.serving.timeout import Timeout
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
 traffic.TimeoutMiddleware = Timeout  # BentoML looks it up when the worker starts
@@ -135,12 +135,14 @@ async def _in_thread(function: Any, *arguments: Any) -> Any:
     A request that is cancelled while it waits for one gives up its place; one whose thread is at
     work keeps it until that ends, so that there are never more.
     """
-    async with _worker().limiter:
-        work = asyncio.ensure_future(anyio.to_thread.run_sync(function, *arguments))
-        try:
-            return await asyncio.shield(work)
-        finally:
-            await ended(work)
+    work = _worker().threads.submit(copy_context().run, function, *arguments)
+    answer = asyncio.wrap_future(work)
+    try:
+        return await asyncio.shield(answer)
+    except asyncio.CancelledError:
+        if not work.cancel():
+            await asyncio.wait([answer])
+        raise
 
 
 def _worker() -> "MienService":
@@ -174,7 +176,7 @@ class MienService:
         self.log = PredictionLog(package)
         self.figures = Figures()
         self.pool = ThreadPoolExecutor(_THREADS, "network")
-        self.limiter = anyio.CapacityLimiter(_THREADS)
+        self.threads = ThreadPoolExecutor(_THREADS, "request")
         size = package.image_size
         self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
         app.state.worker = self
@@ -185,6 +187,7 @@ class MienService:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
         """Write the last rows of the log."""
+        self.threads.shutdown()
         self.pool.shutdown()
         self.log.close()
 

@@ -26,29 +26,29 @@ class Timeout:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        timer = asyncio.timeout(self.timeout)
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task
+        telling: asyncio.Task[None] | None = None
+
+        def expire() -> None:
+            nonlocal telling
+            error = f"no answer within {self.timeout:g} seconds"
+            telling = loop.create_task(send_error(send, 504, error, {}))
+            task.cancel()
 
         async def begin(message: MutableMapping[str, Any]) -> None:
-            if not timer.expired():
-                timer.reschedule(None)  # what has begun may take longer
+            if telling is None:
+                timer.cancel()  # what has begun may take longer
                 await send(message)
 
-        answer = asyncio.ensure_future(self.app(scope, receive, begin))
+        timer = loop.call_later(self.timeout, expire)
         try:
-            async with timer:
-                await asyncio.shield(answer)
-        except TimeoutError:
-            if not timer.expired():
+            # where a thread is at work on it, which nothing can stop, this ends when that does
+            await self.app(scope, receive, begin)
+        except asyncio.CancelledError:
+            if telling is None or task.uncancel():
                 raise
-            await send_error(send, 504, f"no answer within {self.timeout:g} seconds", {})
         finally:
-            # a thread that is at work on it cannot be stopped; till it ends the request counts
-            answer.cancel()
-            await ended(answer)
-
-
-async def ended(work: "asyncio.Future[Any]") -> None:
-    """Wait until work has ended, however it does."""
-    await asyncio.wait([work])
-    if not work.cancelled():
-        work.exception()  # looked at, or asyncio would complain of one that nobody has seen
+            timer.cancel()
+            if telling is not None:
+                await telling
