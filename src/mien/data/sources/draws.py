@@ -51,7 +51,8 @@ def draw_splits(
 
 def _shuffled(names: Iterable[str], seed: int) -> NDArray[np.intp]:
     """The names' places in an order that is random, and of any two of them always the same."""
-    keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
+    texts = (f"{seed} {name}".encode(errors="surrogateescape") for name in names)
+    keys = [hashlib.sha256(text).digest() for text in texts]
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.intp)
 
 
