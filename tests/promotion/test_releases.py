@@ -192,6 +192,15 @@ def test_records_and_folders_that_are_none(tmp_path, workspace, capsys):
     assert capsys.readouterr().out.startswith("* ")
 
 
+def test_a_folder_that_only_serves_can_go_back(workspace, capsys):
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    commands.promote(root, workspace("b", OTHER))
+    (root / "params.yaml").unlink()
+    commands.rollback(root, "worse than it looked", None)
+    assert f"{tag_of(root)} is the champion again" in capsys.readouterr().out
+
+
 def test_the_same_package_twice_is_told(workspace):
     root = workspace("a", GOOD)
     commands.promote(root, root)

@@ -87,7 +87,8 @@ def _require_folder(root: Path) -> None:
 
 
 def _commit(root: Path, record: releases.Record) -> None:
-    if load_params(root / "params.yaml").promotion.git_tag:
+    settings = root / "params.yaml"  # a folder that only serves may have none
+    if settings.is_file() and load_params(settings).promotion.git_tag:
         releases.commit_release(root, record)
 
 
