@@ -67,6 +67,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.refinery.views", 0, "greater than or equal to 1"),
         ("model.branches", 0, "greater than or equal to 1"),
         ("relabel.coverage", 1.5, "less than or equal to 1"),
+        ("relabel.coverage", 0, "greater than 0"),
         ("relabel.require_flip_agreement", "perhaps", "valid boolean"),
         ("seed", -1, "greater than or equal to 0"),
         ("model.convolution", "dense", "'affinity' or 'ordinary'"),

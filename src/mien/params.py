@@ -390,7 +390,7 @@ class FinetuneSettings(JointSettings):
 class RelabelSettings(Section):
     """Which pseudo-labels are kept. Thresholds hold for each expression on its own."""
 
-    coverage: Share
+    coverage: Annotated[float, Field(gt=0, le=1)]
     """Largest share of the faces of each (pseudo-)expression to accept, best first."""
     min_posterior: Share
     min_margin: Share
