@@ -174,7 +174,8 @@ def _send_pending(root: Path, state: State) -> State:
     """Send the event that the last window left, also where that run died before it did."""
     if state.pending is None:
         return state
-    payload = state.pending["payload"]
+    # an event that an earlier version has left does not name the logs
+    payload = {"logs": str(log_folder(root).resolve())} | state.pending["payload"]
     event = Event(
         event=EVENT,
         resource=Resource(

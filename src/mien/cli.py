@@ -191,6 +191,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The project's settings (or an earlier run's, where no faces are named), with the changes."""
     from mien.params import merge, read_yaml
     from mien.workspace import (
+        all_drawn,
         assignment,
         complete_params,
         folder_sources,
@@ -223,17 +224,16 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         base = folder_sources(options.labelled, options.faces, options.test, options.find_faces)
     elif options.test or options.find_faces:
         raise MienError("--test and --find-faces need --labelled and --faces")
-    elif not namers:
-        earlier = workspace_params(options.out)
-        if earlier is None:
-            print(
-                f"no faces are named, and {options.out} holds no earlier run: this one learns from "
-                "drawn faces (--labelled and --faces name yours)",
-                flush=True,
-            )
-        # What came with a later version, an earlier run has not named.
-        base = earlier or {}
-    return complete_params(functools.reduce(merge, [settings for _, settings in given], base))
+    elif not namers:  # What came with a later version, an earlier run has not named.
+        base = workspace_params(options.out) or {}
+    settings = complete_params(functools.reduce(merge, [each for _, each in given], base))
+    if not (base or namers) and all_drawn(settings):
+        print(
+            f"no faces are named, and {options.out} holds no earlier run: this one learns from "
+            "drawn faces (--labelled and --faces name yours)",
+            flush=True,
+        )
+    return settings
 
 
 def _card(options: argparse.Namespace) -> None:

@@ -262,7 +262,7 @@ def _listed(params: Params) -> str:
     for source in params.prepare.sources:
         if source.kind == "csv":
             for path in listed_pictures((params.prepare.data / source.path).resolve()):
-                with suppress(OSError):
+                with suppress(OSError, ValueError):  # a name may be of anything
                     stat = path.stat()
                     lines.append(f"{stat.st_size} {stat.st_mtime_ns} {path}\n")
     return "".join(lines)

@@ -309,6 +309,8 @@ def test_csv_splits_by_identity(tmp_path: Path) -> None:
     [
         ("", "no column path"),
         ('path,label\na.png,"happy\n', "not a CSV"),
+        ('path,label\na.png,happy\n"b.png" ,sad\n', "not a CSV, near line 3"),
+        ("\npath,label\na.png,happy\n", "no column path"),
         ("path,label\n", "no row"),
         ("file,label\na.png,happy\n", "no column path"),
         ("path,label\na.png,happy\n,sad\n", "line 3: the path is empty"),

@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from mien.data.manifest import measure, write_manifest
-from mien.files import hash_file, read_json, write_json
-from mien.packaging import hash_lock
+from mien.files import hash_file
 from mien.params import PromotionSettings, load_params
 from mien.promotion.gate import HeldOut
 from tests.promotion.linear import EXPRESSIONS, PER_EXPRESSION, SIDE, make_package, pattern
@@ -53,14 +52,13 @@ def workspace(tmp_path, root, drawn):
         md5 = hash_file(prepared / "faces.npy", "md5")
         outs = [{"path": "data/prepared/faces.npy", "md5": md5}]
         read = {"params.yaml": {"seed": values["seed"], "pretrain": values["pretrain"]}}
-        lock = {"stages": {"prepare": {"cmd": "x", "params": read, "outs": outs}}}
-        (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+        stages = {
+            "prepare": {"cmd": "x", "params": read, "outs": outs},
+            "package": {"cmd": "x", "deps": outs},
+        }
+        (folder / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
         if weights is not None:
-            package = make_package(folder / "models" / "package", weights)
-            metadata = read_json(package / "metadata.json")
-            write_json(
-                package / "metadata.json", metadata | {"lock": hash_lock(folder / "dvc.lock")}
-            )
+            make_package(folder / "models" / "package", weights)
         return folder
 
     return make

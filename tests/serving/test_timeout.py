@@ -1,6 +1,7 @@
 """The limit on the time until an answer begins."""
 
 import asyncio
+import gc
 import json
 import time
 import weakref
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from bentoml._internal.server.http import traffic
+from starlette.exceptions import HTTPException
 
 from mien.serving import service
 from mien.serving.guard import Guard
@@ -73,6 +75,7 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
     busy, most, told = [], [], []
     threads = ThreadPoolExecutor(service._THREADS)
     worker = SimpleNamespace(threads=threads)
+    complaints = []
     monkeypatch.setattr(service, "_worker", lambda: worker)
 
     def work():
@@ -80,6 +83,7 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
         most.append(len(busy))
         time.sleep(0.4)
         busy.pop()
+        raise HTTPException(400, "a refusal that comes too late")
 
     async def app(scope, receive, send):
         await service._in_thread(work)
@@ -98,6 +102,9 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
     }  # fmt: skip
 
     async def six():
+        worker.places = asyncio.Semaphore(service._THREADS)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
         guard = Guard(Timeout(app, 0.1))
         began = time.monotonic()
         asked = [asyncio.ensure_future(guard(scope, receive, send)) for _ in range(6)]
@@ -105,11 +112,14 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
         assert [status for status, _ in told] == [504] * 6
         assert max(when - began for _, when in told) < 0.2  # at once, not when the thread ends
         assert (guard.requests, guard.bytes) == (2, 8)  # those that waited have given up
-        await asyncio.gather(*asked)
+        await asyncio.gather(*asked, return_exceptions=True)
+        del asked
+        gc.collect()
         assert (guard.requests, guard.bytes) == (0, 0)
 
     asyncio.run(six())
     threads.shutdown()
+    assert not complaints
     assert max(most) == len(most) == service._THREADS
 
 

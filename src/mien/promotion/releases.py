@@ -96,12 +96,14 @@ def require_whole(trained: Path) -> None:
     """
     lock, package = trained / "dvc.lock", trained / "models" / "package"
     then = "finish the run first (`mien run`, `make run` or `dvc repro`)"
-    try:
-        made = read_json(package / packaging.METADATA)["lock"]
-    except FileNotFoundError:
-        raise MienError(f"{package}: no package; {then}") from None
-    if made != packaging.hash_lock(lock):
-        raise MienError(f"{package}: not made by the run that {lock} records; {then}")
+    stages = _stages(lock) if lock.is_file() else {}
+    if "package" not in stages or not (package / packaging.METADATA).is_file():
+        raise MienError(f"{package}: no package of a finished run; {then}")
+    # not the whole record: a stage that ran again and left the same has changed nothing
+    left = {out["path"]: out.get("md5") for each in stages.values() for out in each.get("outs", [])}
+    for dep in stages["package"].get("deps", []):
+        if left.get(dep["path"], dep.get("md5")) != dep.get("md5"):
+            raise MienError(f"{package}: made before {dep['path']} became what it is now; {then}")
     for out in _prepared(lock):
         path = trained / out["path"]
         if path.is_dir():
@@ -235,12 +237,13 @@ def commit_release(root: Path, record: Record) -> None:
     name = tag.partition(":")[0]
     _git(root, "add", FOLDER)
     _git(root, "commit", "--quiet", "--message", f"Release {tag}: {decision}", "--", FOLDER)
-    versions = _git(root, "tag", "--list", f"{name}@v*", "--format=%(subject) %(refname:short)")
+    versions = _git(root, "tag", "--list", f"{name}@v*", "--format=%(refname:short) %(subject)")
     if decision == "promoted":
         version = f"{name}@v{len(versions.splitlines()) + 1}.0.0"
         _git(root, "tag", "--annotate", "--message", tag, version)
     elif decision == "rolled-back":
-        known = dict(line.split() for line in versions.splitlines())
+        lines = (line.partition(" ") for line in versions.splitlines())
+        known = {subject: version for version, _, subject in lines}
         if tag not in known:  # it was promoted before releases were tagged
             return
         version = known[tag]

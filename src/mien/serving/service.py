@@ -135,14 +135,17 @@ async def _in_thread(function: Any, *arguments: Any) -> Any:
     A request that is cancelled while it waits for one gives up its place; one whose thread is at
     work keeps it until that ends, so that there are never more.
     """
-    work = _worker().threads.submit(copy_context().run, function, *arguments)
-    answer = asyncio.wrap_future(work)
-    try:
-        return await asyncio.shield(answer)
-    except asyncio.CancelledError:
-        if not work.cancel():
+    worker = _worker()
+    async with worker.places:
+        answer = asyncio.wrap_future(
+            worker.threads.submit(copy_context().run, function, *arguments)
+        )
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
             await asyncio.wait([answer])
-        raise
+            answer.exception()  # looked at, or asyncio would complain of one nobody has seen
+            raise
 
 
 def _worker() -> "MienService":
@@ -177,6 +180,7 @@ class MienService:
         self.figures = Figures()
         self.pool = ThreadPoolExecutor(_THREADS, "network")
         self.threads = ThreadPoolExecutor(_THREADS, "request")
+        self.places = asyncio.Semaphore(_THREADS)
         size = package.image_size
         self.classifier.classify(np.zeros((1, size, size), np.uint8))  # the first run is slow
         app.state.worker = self

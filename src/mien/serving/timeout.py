@@ -46,9 +46,10 @@ class Timeout:
             # where a thread is at work on it, which nothing can stop, this ends when that does
             await self.app(scope, receive, begin)
         except asyncio.CancelledError:
-            if telling is None or task.uncancel():
+            if telling is None or task.cancelling() > 1:
                 raise
         finally:
             timer.cancel()
             if telling is not None:
+                task.uncancel()
                 await telling

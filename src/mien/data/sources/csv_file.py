@@ -64,14 +64,20 @@ def listed_pictures(csv: Path) -> list[Path]:
 
 def _read(csv: Path) -> pd.DataFrame:
     """The CSV's texts; empty cells are None. Row ``i`` is line ``i + 2``."""
+    lines: list[list[str]] = []
     try:
         with csv.open(encoding="utf-8-sig", newline="") as file:
-            lines = list(reader(file, strict=True))
+            lines += reader(file, strict=True)
     except FileNotFoundError:
         raise MienError(f"{csv}: no such file; check the source's path") from None
-    except (CsvError, UnicodeDecodeError, OSError) as error:
+    except CsvError as error:
+        raise MienError(f"{csv}: not a CSV, near line {len(lines) + 1}: {error}") from None
+    except (UnicodeDecodeError, OSError) as error:
         raise MienError(f"{csv}: not a CSV: {error}") from None
-    header, rows = (lines or [[]])[0], lines[1:]
+    header = [name.strip() for name in (lines or [[]])[0]]
+    if "path" not in header:
+        raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
+    rows = lines[1:]
     for number, row in enumerate(rows, start=2):
         if len(row) > len(header):
             raise MienError(
@@ -79,10 +85,8 @@ def _read(csv: Path) -> pd.DataFrame:
                 "put a text that holds a comma in quotes"
             )
     padded = [row + [""] * (len(header) - len(row)) for row in rows]
-    table = pd.DataFrame(padded, columns=[name.strip() for name in header], dtype=object)
+    table = pd.DataFrame(padded, columns=header, dtype=object)
     table = table.loc[:, ~table.columns.duplicated()]
-    if "path" not in table:
-        raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
     if table.empty:
         raise MienError(f"{csv}: there is no row under the header")
     table = table[[name for name in COLUMNS if name in table]]
