@@ -1,12 +1,15 @@
-"""Writing files so that a killed process leaves the old file or the new one, never half of one."""
+"""Writing files so that a killed process leaves the old file or the new one, never half of one;
+hashing them, and telling what is nobody's picture."""
 
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @contextmanager
@@ -64,6 +67,12 @@ def hash_file(path: Path, kind: str = "sha256") -> str:
     """SHA-256, or another hash (DVC's is ``md5``), of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
+
+
+def is_clutter(path: str) -> bool:
+    """Whether a path is hidden or what file managers leave behind, or lies in such a folder."""
+    parts = PurePosixPath(path).parts
+    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,7 @@ import yaml
 
 import mien
 from mien.errors import MienError
-from mien.files import replacing_file, write_text
+from mien.files import is_clutter, replacing_file, write_text
 from mien.params import Params, merge, parse_params, read_yaml
 from mien.pipeline import environment, locked
 
@@ -76,8 +76,6 @@ def folder_sources(labelled: Path, faces: Path, test: Path | None, find: bool) -
         test: like ``labelled``; without it a share of ``labelled`` is kept for testing.
         find: the pictures are photos in which faces are to be found, rather than face crops.
     """
-    from mien.data.sources.pictures import is_clutter
-
     folders = {"labelled": labelled, "faces": faces} | ({"test": test} if test else {})
     for option, folder in folders.items():
         if not folder.is_dir():

@@ -77,7 +77,7 @@ def test_csv_and_table(package, faces, capsys):
 
 
 def test_a_search_passes_over_what_is_hidden_and_folders(package, faces, capsys):
-    for name in ("._a.png", ".thumbnails/a.png"):
+    for name in ("._a.png", ".thumbnails/a.png", "__MACOSX/a.png"):
         (faces / name).parent.mkdir(exist_ok=True)
         (faces / name).write_bytes(b"no picture")
     (faces / "album.jpg").mkdir()

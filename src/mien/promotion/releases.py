@@ -7,7 +7,6 @@ the challenger was compared with.
 
 import fcntl
 import hashlib
-import itertools
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -283,8 +282,8 @@ def _prepared(lock: Path) -> list[dict[str, Any]]:
 def _settings(lock: Path) -> dict[str, Any]:
     """What the stages have read of the settings' file, which may have changed since."""
     settings: dict[str, Any] = {}
-    read = [each for stage in _stages(lock).values() for each in stage.get("params", {}).values()]
-    for name, value in itertools.chain.from_iterable(each.items() for each in read):
+    files = [file for stage in _stages(lock).values() for file in stage.get("params", {}).values()]
+    for name, value in (item for file in files for item in file.items()):
         section = reduce(lambda inner, part: {part: inner}, reversed(name.split(".")), value)
         settings = merge(settings, section)
     return settings

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mien.data.faces import PictureError
 from mien.errors import MienError
+from mien.files import is_clutter
 from mien.serving.answers import FaceAnswer
 from mien.serving.classifier import Classifier, find_crops, read_crop
 from mien.serving.client import PICTURE, Client, ServiceError
@@ -95,8 +96,8 @@ def list_files(paths: list[str]) -> list[Path | None]:
 
 def _is_picture(folder: Path, name: Path) -> bool:
     """Whether ``name``, relative to a searched folder, is to be read."""
-    hidden = any(part.startswith(".") for part in name.parts)
-    return name.suffix.lower() in SUFFIXES and not hidden and not (folder / name).is_dir()
+    kept = name.suffix.lower() in SUFFIXES and not is_clutter(name.as_posix())
+    return kept and not (folder / name).is_dir()
 
 
 class _Local:

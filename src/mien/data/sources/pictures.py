@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -21,11 +21,10 @@ from mien.data.faces import (
 )
 from mien.data.sources.listing import Face
 from mien.errors import MienError
+from mien.files import is_clutter
 
 MAX_BYTES = 64 * 2**20
 """A larger file is no picture of a face; in a zip it may be a bomb."""
-
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 
 @dataclass(frozen=True)
@@ -121,12 +120,6 @@ def walk(root: Path) -> Iterator[str]:
         subfolders.sort()
         relative = Path(folder).relative_to(root)
         yield from ((relative / file).as_posix() for file in files)
-
-
-def is_clutter(path: str) -> bool:
-    """Whether a path is hidden or what file managers leave behind, or lies in such a folder."""
-    parts = PurePosixPath(path).parts
-    return any(part.startswith(".") or part.lower() in _CLUTTER for part in parts)
 
 
 @dataclass(frozen=True)
