@@ -127,6 +127,25 @@ def test_no_pseudo_labels_is_said(tmp_path):
     assert "No pseudo-labels were made" in _write(tmp_path / "r", [_test_set("a", 5)], NOTHING)
 
 
+def _guesses(truth, right):
+    wrong = (truth + 1) % len(EXPRESSIONS)
+    probabilities = np.eye(len(EXPRESSIONS))[np.where(right, truth, wrong)]
+    return Predictions(truth, probabilities, probabilities, {})
+
+
+@pytest.mark.parametrize(("faces", "better"), [(1, False), (30, True)])
+def test_one_face_of_an_expression_does_not_make_a_model_better(tmp_path, faces, better):
+    """The bootstrap draws within an expression, so its interval of 3 faces is a point."""
+    truth = np.repeat(np.arange(3), faces)
+    before, after = _guesses(truth, truth > 0), _guesses(truth, truth >= 0)
+    measures = measure_test_set(before, after, EXPRESSIONS, SETTINGS, seed=0)
+    assert measures["comparison"]["intervals"]["accuracy_difference"]["low"] > 0
+    table = pd.DataFrame({"row": np.arange(len(truth))})
+    page = _write(tmp_path / "r", [TestSet("a", table, before, after, measures, [])], AUDIT)
+    assert ("The final model is better" in page) == better
+    assert ("can’t be told apart" in page) != better
+
+
 def test_mistakes_are_the_surest_first():
     probabilities = np.array([[0.9, 0.1, 0], [0.6, 0.4, 0], [0.8, 0.2, 0], [0.99, 0.01, 0]])
     said = Predictions(np.array([1, 1, 1, 0]), probabilities, probabilities, {})
