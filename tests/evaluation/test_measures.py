@@ -44,6 +44,13 @@ def test_accuracy_on_worse_pictures():
     assert measures["final"]["degraded_accuracy"] == {"noisy": 3 / 4, "masked": 0}
 
 
+def test_a_coverage_of_parts_of_a_percent_keeps_its_name():
+    settings = SETTINGS.model_copy(update={"coverages": [0.07, 0.955, 0.96, 0.995]})
+    said = _predictions([0, 1, 2], [0, 1, 1])
+    found = measure_test_set(said, said, EXPRESSIONS, settings, seed=0)["final"]
+    assert list(found["accuracy_at_coverage"]) == ["7%", "95.5%", "96%", "99.5%"]
+
+
 def test_the_mirror_is_averaged_in():
     probabilities = np.array([[0.6, 0.4, 0.0]])
     unsure = Predictions(np.array([1]), probabilities, np.array([[0.1, 0.9, 0.0]]), {})

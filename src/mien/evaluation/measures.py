@@ -136,7 +136,8 @@ def _measure_model(
             "negative_log_likelihood": negative_log_likelihood(probabilities, truth),
             "aurc": area_under_risk_coverage(curve),
             "accuracy_at_coverage": {
-                f"{coverage:.0%}": accuracy_at(curve, coverage) for coverage in settings.coverages
+                f"{100 * coverage:g}%": accuracy_at(curve, coverage)
+                for coverage in settings.coverages
             },
             "intervals": {
                 name: asdict(interval) for name, interval in score_intervals(resampled).items()
