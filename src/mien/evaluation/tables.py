@@ -9,6 +9,7 @@ import pandas as pd
 
 from mien.data.dataset import Faces
 from mien.evaluation.measures import Json, Predictions
+from mien.evaluation.metrics import Booleans, Floats, bin_reliability, trace_selective
 from mien.evaluation.plots import thin
 from mien.files import replacing_file
 
@@ -107,24 +108,24 @@ def tabulate_confusion(test_sets: list[TestSet], expressions: list[str]) -> pd.D
 
 
 def tabulate_reliability(test_sets: list[TestSet], bins: int) -> pd.DataFrame:
-    """One row for each model's bin that holds faces."""
-    return pd.concat(
-        pd.DataFrame(vars(said.reliability(bins))).assign(model=model, test_set=each.name).dropna()
-        for each in test_sets
-        for model, said in each.models.items()
-    )
+    """One row for each of the final model's bins that holds faces, of all test sets together."""
+    return pd.DataFrame(vars(bin_reliability(*_confidence(test_sets), bins))).dropna()
 
 
 def tabulate_selective(test_sets: list[TestSet]) -> pd.DataFrame:
-    """Up to 200 points of each model's accuracy-coverage curve."""
-    parts = []
-    for each in test_sets:
-        for model, said in each.models.items():
-            curve = said.selective
-            shown = thin(curve, 200)
-            points = {"coverage": curve.coverage[shown], "accuracy": curve.accuracy[shown]}
-            parts.append(pd.DataFrame(points).assign(model=model, test_set=each.name))
-    return pd.concat(parts)
+    """Up to 200 points of the final model's accuracy-coverage curve, all test sets together."""
+    curve = trace_selective(*_confidence(test_sets))
+    shown = thin(curve, 200)
+    return pd.DataFrame({"coverage": curve.coverage[shown], "accuracy": curve.accuracy[shown]})
+
+
+def _confidence(test_sets: list[TestSet]) -> tuple[Floats, Booleans]:
+    """Of the final model, and where it is right; DVC draws one line for each revision."""
+    finals = [each.final for each in test_sets]
+    return (
+        np.concatenate([each.confidence for each in finals]),
+        np.concatenate([each.correct for each in finals]),
+    )
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
