@@ -89,6 +89,20 @@ def test_weights_for_other_expressions_are_refused(params, measured):
     assert not (measured / "evaluate.json").exists()
 
 
+def test_the_report_shows_names_and_settings_as_they_were_written(params, measured):
+    names = ["müde" if name == "happy" else name for name in params.expressions]
+    table = read_manifest(measured / "manifest.parquet")
+    write_manifest(
+        measured / "manifest.parquet", table.assign(label=table["label"].replace("happy", "müde"))
+    )
+    for name in ("pretrain", "finetune"):
+        path = measured / f"{name}.safetensors"
+        save_weights(path, load_weights(path).model, tuple(names), 24)
+    _run(params.model_copy(update={"expressions": names}), measured)
+    page = (measured / "report/index.html").read_text(encoding="utf-8")
+    assert "- müde\n" in page
+
+
 def test_the_same_input_gives_the_same_metrics(params, measured):
     assert _run(params, measured) == _run(params, measured)
 

@@ -81,7 +81,9 @@ def main(
             if (path := curves / f"{stage}.csv").exists()
         },
         audit=read_json(audit),
-        settings=yaml.safe_dump(params.model_dump(mode="json", by_alias=True), sort_keys=False),
+        settings=yaml.safe_dump(
+            params.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+        ),
     )
     write_json(metrics, {each.name: each.measures for each in test_sets})
     print(f"report: {report / 'index.html'}", flush=True)
