@@ -61,6 +61,14 @@ def test_what_a_network_had_learned_before_is_said():
     assert describe_first_weights(parse_params(complete_params({}), "own")) == "random"
 
 
+def test_networks_that_refined_the_labels_are_named():
+    """They, too, have learned from FER2013, and the data below do not say so."""
+    refined = complete_params(assignment("pretrain.refinery.networks=[base, small]"))
+    described = describe_first_weights(parse_params(refined, "refined"))
+    assert described.startswith("random; the labels are refined by `base`, `small` that ship")
+    assert "FER2013" in described
+
+
 def test_the_weakest_expression_is_named():
     results = [{"test_set": "a", "recall": {"happy": 0.9, "fear": 0.25, "sad": "no faces"}}]
     assert "Weakest on a: fear, of which it finds 25%." in describe_limits(results)

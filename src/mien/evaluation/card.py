@@ -119,12 +119,15 @@ def build_card(
 
 
 def describe_first_weights(params: Params) -> str:
-    """What the network had learned before it saw the data below."""
-    if (size := params.pretrain.first_weights) == "random":
-        return "random"
-    return (
-        f"those of `{size}` that ship with Mien, learned from FER2013, whose terms bind these, too"
-    )
+    """What the network had learned before it saw the data below, or hears of others beside it."""
+    size, refinery = params.pretrain.first_weights, params.pretrain.refinery.networks
+    begun = "random" if size == "random" else f"those of `{size}` that ship with Mien"
+    if refinery:
+        names = ", ".join(f"`{name}`" for name in refinery)
+        begun += f"; the labels are refined by {names} that ship with Mien"
+    if begun == "random":
+        return begun
+    return f"{begun}, learned from FER2013, whose terms bind these, too"
 
 
 def describe_data(manifest: pd.DataFrame, params: Params) -> Json:
