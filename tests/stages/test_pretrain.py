@@ -63,6 +63,19 @@ def test_killed_in_the_supervised_part_it_goes_on(measured, params, monkeypatch)
     assert same(run(settings(params, 2), measured, "killed"), whole)
 
 
+def test_killed_before_an_upgrade_it_begins_anew(measured, params, monkeypatch, capsys):
+    assert {"training.py", "losses.py", "augmentation.py"} <= {path.name for path in pretrain.CODE}
+    code = measured / "training.py"
+    monkeypatch.setattr(pretrain, "CODE", [code])
+    code.write_text("one way")
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain, "accuracy_on", kill)
+        run(settings(params, 2), measured, "killed")
+    code.write_text("another way")
+    run(settings(params, 2), measured, "killed")
+    assert "going on" not in capsys.readouterr().out
+
+
 def test_other_labels_give_the_same_start(measured, params):
     run(settings(params, 2), measured, "first")
     table = read_manifest(measured / "manifest.parquet")

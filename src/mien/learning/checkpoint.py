@@ -1,8 +1,8 @@
 """Training state on disk, so that a killed stage goes on from its last epoch.
 
 DVC deletes a stage's outputs before the stage runs, so checkpoints live in a folder that DVC does
-not know, under a key made of everything that decides the run: another setting or another input is
-another run. Tensors are stored as safetensors, everything else as JSON in its header.
+not know, under a key made of everything that decides the run: another setting, another input or
+other code is another run. Tensors are stored as safetensors, everything else as JSON in its header.
 """
 
 import hashlib
@@ -20,6 +20,18 @@ from torch import Tensor, nn
 
 from mien.files import hash_file, replacing_file
 from mien.model.weights import under
+
+_PACKAGE = Path(__file__).parents[1]
+CODE = sorted(
+    [
+        *(_PACKAGE / "learning").glob("*.py"),
+        *(_PACKAGE / "model").glob("*.py"),
+        _PACKAGE / "data" / "augmentation.py",
+        _PACKAGE / "data" / "dataset.py",
+    ]
+)
+"""What a stage's training follows from, for its inputs: after an upgrade a run that was killed
+begins anew, as DVC runs the stage anew, and is not half of one version and half of another."""
 
 
 @dataclass(frozen=True)
