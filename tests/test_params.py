@@ -58,6 +58,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.self_supervised.networks", [], "at least 1 item"),
         ("pretrain.self_supervised.networks", ["small"], "'accnn' or 'larger'"),
         ("cluster.network", "small", "'accnn' or 'larger'"),
+        ("cluster.temperature", 0.01, r"greater than or equal to 0\.02"),
         ("finetune.consistency_guess", "mine", "'own' or 'clusters'"),
         ("pretrain.self_supervised.strength", 0.5, "greater than or equal to 1"),
         ("pretrain.larger.weight", 1.5, "less than or equal to 1"),

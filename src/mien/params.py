@@ -365,8 +365,9 @@ class ClusterSettings(JointSettings):
     """Share of the faces meant for the free prototypes: those of no known expression."""
     iterations: Positive
     """Alternations between assignment and prototype update within one clustering."""
-    temperature: Annotated[float, Field(gt=0)]
-    """Of the cosine similarity in the assignment."""
+    temperature: Annotated[float, Field(ge=0.02)]
+    """Of the cosine similarity in the assignment. Under 0.012 its exponential is too large for 32
+    bits."""
     prior_steps: Count
     """EM steps from the labelled faces' shares to the estimated prior; 0 keeps those shares. More
     of them follow an unlabelled set whose mix differs much, and an ill-calibrated head further."""
