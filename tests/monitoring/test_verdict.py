@@ -151,8 +151,17 @@ def test_columns_that_hold_nothing_are_passed_over(log, reference, settings):
     verdict = judge(read_window(log.root, {}, reference), reference, settings, 0)
     names = {each.name for each in verdict.findings}
     assert not names & {"brightness", "confidence", "abstention"}
-    assert "contrast" in names
+    assert {"contrast", "domain classifier"} <= names
     assert any("brightness is missing" in note for note in verdict.notes)
+    assert verdict.status == "ok"
+
+
+def test_rows_that_lack_a_value_are_no_drift(log, reference, settings):
+    rng = np.random.default_rng(1)
+    log.add(draw(150, rng))
+    log.add(draw(150, rng), width=None)
+    verdict = judge(read_window(log.root, {}, reference), reference, settings, 0)
+    assert verdict.status == "ok"
 
 
 def test_volume_is_noted_but_no_drift(log, reference, settings):

@@ -157,24 +157,25 @@ def _domain(window: Window, reference: Reference, seed: int) -> Iterator[Finding
     """Can a classifier tell the two sides apart, on faces that it was not trained on?
 
     A logistic regression on the columns, their squares and their products sees what no single
-    column shows. The p-value is that of the rank-sum test of its held-out
-    scores.
+    column shows. Rows that lack a value are left out, and so is a column that one side lacks: a
+    value put in their place would tell the sides apart. The p-value is that of the rank-sum test
+    of its held-out scores.
     """
     from scipy.stats import mannwhitneyu
-    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-    sides = [_sample(side[reference.numbers], seed) for side in (reference.faces, window.faces)]
+    tables = (reference.faces, window.faces)
+    known = [name for name in reference.numbers if all(side[name].notna().any() for side in tables)]
+    sides = [_sample(side[known].dropna(), seed) for side in tables]
     features = pd.concat(sides).to_numpy(np.float32)
     labels = np.repeat([0, 1], [len(side) for side in sides])
-    if min(map(len, sides)) < _FOLDS:
+    if not known or min(map(len, sides)) < _FOLDS:
         return
     scores = cross_val_predict(
         make_pipeline(
-            SimpleImputer(strategy="median", keep_empty_features=True),
             StandardScaler(),
             PolynomialFeatures(2, include_bias=False),
             StandardScaler(),
