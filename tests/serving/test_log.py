@@ -105,6 +105,15 @@ def test_a_write_that_fails_ends_neither_the_service_nor_the_log(
     assert json.loads(line)["request_id"] == "kept"
 
 
+def test_the_folder_may_have_any_name(tmp_path, monkeypatch, package, fresh_monitor):
+    folder = tmp_path / """o'brien "s: #log\\"""
+    monkeypatch.setenv("MIEN_LOG_DIR", str(folder))
+    log = PredictionLog(load_package(package))
+    log.write(Answered("kept", "analyze", [], None, 3.0))
+    log.close()
+    assert (folder / "predictions/data/data.0.log").read_text().count("kept") == 1
+
+
 @pytest.mark.parametrize("value", ["2", "-1", "nan", "much"])
 def test_a_bad_share_ends_the_start(monkeypatch, package, value):
     monkeypatch.setenv("MIEN_LOG_IMAGES", value)
