@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +105,34 @@ def test_a_write_that_fails_ends_neither_the_service_nor_the_log(
     log.close()
     (line,) = (tmp_path / "predictions/data/data.0.log").read_text().splitlines()
     assert json.loads(line)["request_id"] == "kept"
+
+
+def test_a_file_that_was_removed_is_begun_anew(tmp_path):
+    """Whoever must delete what is known of somebody does not stop the log of all others."""
+    path = tmp_path / "predictions/data/data.1.log"
+    path.parent.mkdir(parents=True)
+    handler = KeptFileHandler(str(path))
+    for remove in (lambda: None, path.unlink, lambda: shutil.rmtree(tmp_path)):
+        remove()
+        handler.emit(logging.makeLogRecord({"msg": "row", "created": time.time()}))
+        assert path.read_text() == "row\n"
+    handler.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to")
+def test_a_full_disk_is_told_without_the_rows(
+    tmp_path, monkeypatch, package, fresh_monitor, capfd, caplog
+):
+    monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
+    path = tmp_path / "predictions/data/data.0.log"
+    path.parent.mkdir(parents=True)
+    path.symlink_to("/dev/full")
+    monkeypatch.setattr(logging.getLogger("bentoml"), "propagate", True)
+    log = PredictionLog(load_package(package))
+    log.write(Answered("somebody", "analyze", [], None, 3.0))
+    log.close()
+    assert "rows of the prediction log are lost" in caplog.text
+    assert "somebody" not in caplog.text + capfd.readouterr().err
 
 
 def test_the_folder_may_have_any_name(tmp_path, monkeypatch, package, fresh_monitor):

@@ -100,20 +100,31 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
         if record.created - self.swept > _SWEEP_SECONDS:
             self.swept = record.created
             sweep(Path(self.baseFilename).parents[1], self.days, self.megabytes, record.created)
-        status = Path(self.baseFilename).stat()
+        path = Path(self.baseFilename)
+        if not path.exists():  # removed by hand, perhaps with its folder
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._begin()
+        status = path.stat()
         if not status.st_size:
             return False
         other_day = int(status.st_mtime // 86400) != int(record.created // 86400)
         return other_day or status.st_size > self.megabytes * 2**20 / _FILE_SHARE
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise: logging would print the row, which is about a person, and go on."""
+        raise  # called where an exception is handled
+
     def doRollover(self) -> None:
-        """Close the file under the present time, begin another, remove what is over the limits."""
-        if self.stream is not None:
-            self.stream.close()
+        """Keep the file under the present time, begin another, remove what is over the limits."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         self.rotate(self.baseFilename, f"{self.baseFilename}.{stamp}")
-        self.stream = self._open()
+        self._begin()
         sweep(Path(self.baseFilename).parents[1], self.days, self.megabytes, time.time())
+
+    def _begin(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = self._open()
 
 
 @dataclass(frozen=True)
