@@ -38,12 +38,29 @@ def test_the_old_and_the_too_much_go(tmp_path):
     picture = put(tmp_path / "images/1.png", 10, 40)
     middle = put(tmp_path / "data/data.1.log.b", 700_000, 2)
     new = put(tmp_path / "data/data.1.log.c", 700_000, 1)
-    current = put(tmp_path / "data/data.1.log", 10, 60)
+    current, quiet = put(tmp_path / "data/data.1.log", 10, 3), put(tmp_path / "data.2.log", 10, 60)
     sweep(tmp_path, days=30, megabytes=1, now=NOW)
-    assert [p.exists() for p in (old, picture, middle, new, current)] == [
-        False, False, False, True, True,
+    assert [p.exists() for p in (old, picture, middle, new, current, quiet)] == [
+        False, False, False, True, True, False,
     ]  # fmt: skip
     sweep(tmp_path, days=30, megabytes=1, now=NOW)
+    assert new.exists()
+
+
+def test_the_old_goes_while_nobody_asks_anything(tmp_path, monkeypatch, package):
+    monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
+    monkeypatch.setattr("mien.serving.log._SWEEP_SECONDS", 0.01)
+    log = PredictionLog(load_package(package))
+    time.sleep(0.1)
+    faces = tmp_path / "predictions/images"
+    new, old = put(faces / "1.png", 10, 0), put(faces / "2.png", 10, 0)
+    new.touch()
+    os.utime(old, (time.time() - 31 * 86400,) * 2)
+    deadline = time.monotonic() + 20
+    while old.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    log.close()
+    assert not old.exists()
     assert new.exists()
 
 

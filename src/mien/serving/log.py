@@ -71,7 +71,8 @@ def read_settings() -> tuple[float, float, float]:
 def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
     """Remove files older than ``days``, then the oldest until all fit ``megabytes``.
 
-    Files that are being written to (``*.log``) are kept whatever their age.
+    Files that are being written to (``*.log``) go for their age only, when nothing has been written
+    to them for so long.
     """
     files = []
     for path in folder.rglob("*"):
@@ -80,9 +81,8 @@ def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in files)
     for changed, size, path in sorted(files):
-        if path.suffix == ".log":
-            continue
-        if changed < now - days * 86400 or total > megabytes * 2**20:
+        too_much = total > megabytes * 2**20 and path.suffix != ".log"
+        if changed < now - days * 86400 or too_much:
             path.unlink(missing_ok=True)
             total -= size
 
@@ -93,15 +93,11 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
     def __init__(self, filename: str) -> None:
         _, self.days, self.megabytes = read_settings()
         super().__init__(filename, "a", encoding="utf-8")
-        self.swept = 0.0
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:
-        """Whether the file is of an earlier day, or full; also removes what is too old."""
-        if record.created - self.swept > _SWEEP_SECONDS:
-            self.swept = record.created
-            sweep(Path(self.baseFilename).parents[1], self.days, self.megabytes, record.created)
+        """Whether the file is of an earlier day, or full."""
         path = Path(self.baseFilename)
-        if not path.exists():  # removed by hand, perhaps with its folder
+        if not path.exists():  # too old, or removed by hand, perhaps with its folder
             path.parent.mkdir(parents=True, exist_ok=True)
             self._begin()
         status = path.stat()
@@ -144,14 +140,15 @@ class PredictionLog:
     """Writes one row for each face that a model answered, and one for a photo without any.
 
     A thread of its own does it, a few requests at a time, after they were answered; `close` waits
-    for it. Where it can't keep up, requests wait for it.
+    for it. Where it can't keep up, requests wait for it. It also removes what is too old, while
+    nobody asks anything, too.
     """
 
     def __init__(self, package: Package) -> None:
         self.package = package
         self.folder = log_folder()
         # All are read here, so that a bad value ends the start and not the first answer.
-        self.share, _, _ = read_settings()
+        self.share, self.days, self.megabytes = read_settings()
         self._waiting: queue.Queue[Answered | None] = queue.Queue(_WAITING)
         self._writer = threading.Thread(target=self._write_waiting, name="log", daemon=True)
         self._writer.start()
@@ -167,9 +164,15 @@ class PredictionLog:
             self._writer.join()
 
     def _write_waiting(self) -> None:
-        ended = False
+        ended, swept = False, float("-inf")
         while not ended:
-            batch = [self._waiting.get()]
+            if time.monotonic() - swept > _SWEEP_SECONDS:
+                swept = time.monotonic()
+                self._sweep()
+            try:
+                batch = [self._waiting.get(timeout=_SWEEP_SECONDS)]
+            except queue.Empty:
+                continue
             time.sleep(_GATHER_SECONDS)
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _WAITING:
@@ -183,6 +186,12 @@ class PredictionLog:
                 contextvars.Context().run(self._export, answered)
             except Exception:  # a full disk, say: faces are answered all the same
                 logging.getLogger("bentoml").exception("rows of the prediction log are lost")
+
+    def _sweep(self) -> None:
+        try:
+            sweep(self.folder / NAME, self.days, self.megabytes, time.time())
+        except OSError:
+            logging.getLogger("bentoml").exception("what is too old can't be removed")
 
     def _export(self, batch: list[Answered]) -> None:
         import bentoml
