@@ -1,5 +1,6 @@
 """What goes with a model into service: identity, drift reference, a place in the model store."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -169,6 +170,8 @@ def predict(
 def register(folder: Path, name: str) -> str:
     """Put a package into the local BentoML model store; the same package keeps its tag.
 
+    What a process that was killed has left of it there is replaced.
+
     Args:
         folder: a package as the stage ``package`` leaves it.
         name: the model's name in the store.
@@ -181,7 +184,7 @@ def register(folder: Path, name: str) -> str:
     """
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     import bentoml
-    from bentoml.exceptions import NotFound
+    from bentoml.exceptions import BentoMLException, NotFound
 
     try:
         metadata: dict[str, Any] = read_json(folder / METADATA)
@@ -190,14 +193,28 @@ def register(folder: Path, name: str) -> str:
             f"{folder}: no {METADATA}, so this is no package; run `dvc repro`"
         ) from None
     tag = f"{name}:{metadata['version']}"
-    try:
-        return str(bentoml.models.get(tag).tag)
-    except NotFound:
-        pass
     labels = {
         "lock": metadata["lock"],
         **{f"accuracy-{each}": f"{value:.4f}" for each, value in metadata["accuracy"].items()},
     }
-    with bentoml.models.create(tag, labels=labels, metadata=metadata) as model:
-        shutil.copytree(folder, model.path, dirs_exist_ok=True)
+    with (folder / METADATA).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two at once would take each other's copy for half of one
+        try:
+            stored = bentoml.models.get(tag)
+            if _is_copy(Path(stored.path), folder):
+                return str(stored.tag)
+            bentoml.models.delete(tag)
+        except NotFound:
+            pass
+        except BentoMLException:
+            bentoml.models.delete(tag)
+        with bentoml.models.create(tag, labels=labels, metadata=metadata) as model:
+            shutil.copytree(folder, model.path, dirs_exist_ok=True)
     return str(model.tag)
+
+
+def _is_copy(stored: Path, folder: Path) -> bool:
+    copies = [(stored / path.name, path) for path in folder.iterdir() if path.is_file()]
+    return all(
+        copy.is_file() and copy.stat().st_size == path.stat().st_size for copy, path in copies
+    )

@@ -141,6 +141,16 @@ def test_registering_twice_keeps_the_tag(packaged):
     assert {str(model.tag) for model in bentoml.models.list("mien")} == before
 
 
+@pytest.mark.parametrize("lost", ["model.onnx", "model.yaml"])
+def test_what_a_killed_process_has_left_in_the_store_is_replaced(packaged, lost):
+    tag = _json(packaged / "package.json")["tag"]
+    path = Path(bentoml.models.get(tag).path)
+    (path / lost).unlink()
+    assert packaging.register(packaged / "package", "mien") == tag
+    stored = {each.name for each in Path(bentoml.models.get(tag).path).iterdir()}
+    assert stored == {"model.yaml", *(each.name for each in (packaged / "package").iterdir())}
+
+
 def test_the_version_follows_from_what_answers_and_what_it_is_compared_with(packaged, tmp_path):
     folder = tmp_path / "package"
     shutil.copytree(packaged / "package", folder)
