@@ -218,6 +218,12 @@ def cartoon(side: int) -> np.ndarray:
     return face.clip(0, 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("shape", [(12, 20_000), (20_000, 12), (100, 130_000)])
+def test_no_face_in_a_strip(shape: tuple[int, int]) -> None:
+    with pytest.raises(NoFaceError):
+        find_faces(np.full(shape, 99, np.uint8))
+
+
 def test_faces_are_found_largest_first() -> None:
     picture = np.full((300, 500), 90, dtype=np.uint8)
     picture[60:160, 40:140] = cartoon(100)

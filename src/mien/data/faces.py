@@ -139,7 +139,8 @@ def find_faces(picture: Grey) -> list[Box]:
 
 def shrink(picture: Grey) -> tuple[Grey, float]:
     """The picture at the size at which faces are sought, and what its sides were multiplied by."""
-    scale = min(1.0, _DETECTION_SIDE / max(picture.shape))
+    # of a very long picture's shorter side one pixel must be left
+    scale = min(1.0, max(_DETECTION_SIDE / max(picture.shape), 1 / min(picture.shape)))
     if scale == 1:
         return picture, scale
     small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
