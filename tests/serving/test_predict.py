@@ -231,3 +231,12 @@ def test_client(server, faces):
         pytest.raises(ServiceError, match=f"^{server.url}/wrong/info: Not Found$"),
     ):
         client.info()
+
+
+def test_no_message_shows_the_key(server):
+    with Client(server.url, "se\ncret") as client, pytest.raises(ServiceError) as caught:
+        client.info()
+    assert str(caught.value) == "the key (MIEN_API_KEY) holds a line break or the like"
+    with Client("http://any:secret@127.0.0.1:9") as client, pytest.raises(ServiceError) as caught:
+        client.info()
+    assert str(caught.value).startswith("http://127.0.0.1:9: no answer")

@@ -356,7 +356,7 @@ def test_the_page_loads_nothing_from_elsewhere(server):
 
 def test_key(package, tmp_path, start):
     key = "a-secrét"
-    with start(tmp_path, MIEN_MODEL=str(package), MIEN_API_KEY=key) as guarded:
+    with start(tmp_path, MIEN_MODEL=str(package), MIEN_API_KEY=f"{key}\n") as guarded:
         for route in ("", "info", "metrics", "openapi.json", "docs.json", "schema.json", "nothing"):
             answer = httpx.get(f"{guarded.url}/{route}")
             assert answer.status_code == 401, route

@@ -12,13 +12,14 @@ from mien.errors import MienError
 def main(arguments: list[str] | None = None) -> None:
     """Become ``bentoml serve`` for the model that `find_package` finds in this folder."""
     from mien.serving.detector import make_detector
+    from mien.serving.guard import read_key
     from mien.serving.log import read_settings
     from mien.serving.package import find_package, load_package
 
     parser = argparse.ArgumentParser(prog="python -m mien.serving", description=__doc__)
     parser.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
-    host = "0.0.0.0" if os.environ.get("MIEN_API_KEY") else "127.0.0.1"
+    host = "0.0.0.0" if read_key() else "127.0.0.1"
     try:
         # BentoML would start a worker that fails on these again and again.
         folder = find_package(Path.cwd())

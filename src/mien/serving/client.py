@@ -5,7 +5,6 @@ with Client("http://127.0.0.1:3000") as client:
         print(face.expression, face.confidence, face.box)
 """
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from mien.errors import MienError
 from mien.serving.answers import Analysis, Info, Prediction
+from mien.serving.guard import read_key
 from mien.serving.uploads import FIELD
 
 _Answer = TypeVar("_Answer", Prediction, Analysis, Info)
@@ -51,7 +51,7 @@ class Client:
             raise ServiceError(
                 "the service's URL is empty: name one, such as http://127.0.0.1:3000"
             )
-        key = key or os.environ.get("MIEN_API_KEY")
+        key = key.strip() if key else read_key()
         # in UTF-8, as the service reads it; what was not UTF-8 in the environment as it was
         bearer = f"Bearer {key}".encode(errors="surrogateescape")
         headers = {b"Authorization": bearer} if key else {}
@@ -97,14 +97,21 @@ class Client:
         except (ValueError, KeyError, TypeError):
             reason = answer.reason_phrase
         if answer.status_code not in PICTURE:
-            reason = f"{answer.url}: {reason}"
+            reason = f"{_shown(answer.url)}: {reason}"
         raise ServiceError(str(reason), answer.status_code)
 
     def _send(self, method: str, route: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, route, **options)
+        except httpx.LocalProtocolError:  # whose words are the header itself
+            raise ServiceError("the key (MIEN_API_KEY) holds a line break or the like") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise ServiceError(f"{self._http.base_url}: no answer ({error})") from None
+            raise ServiceError(f"{_shown(self._http.base_url)}: no answer ({error})") from None
+
+
+def _shown(url: httpx.URL) -> httpx.URL:
+    """Without the key that may stand in it as a password."""
+    return url.copy_with(userinfo=b"")
 
 
 def _wait(answer: httpx.Response) -> float:
@@ -117,4 +124,5 @@ def _parse(kind: type[_Answer], answer: httpx.Response) -> _Answer:
     try:
         return kind.model_validate_json(answer.content)
     except ValidationError:
-        raise ServiceError(f"{answer.url}: not an answer of Mien; is it the right URL?") from None
+        url = _shown(answer.url)
+        raise ServiceError(f"{url}: not an answer of Mien; is it the right URL?") from None

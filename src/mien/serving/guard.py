@@ -6,6 +6,7 @@ import binascii
 import hmac
 import ipaddress
 import json
+import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -23,6 +24,11 @@ MAX_BYTES = 256 * 2**20
 """Bytes of all bodies in memory at once; what would go over it gets 503."""
 UPLOAD_SECONDS = 20.0
 """In which a request must have arrived."""
+
+
+def read_key() -> str | None:
+    """``MIEN_API_KEY`` without white space around it, such as the end of a file's line; or None."""
+    return os.environ.get("MIEN_API_KEY", "").strip() or None
 
 
 class _Refused(Exception):
@@ -44,7 +50,8 @@ class Guard:
 
     def __init__(self, app: App, key: str | None = None) -> None:
         self.app = app
-        self.key = key.encode() if key else None
+        # what was not UTF-8 in the environment as it was
+        self.key = key.encode(errors="surrogateescape") if key else None
         self.requests = self.bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,7 +31,7 @@ from mien.serving.answers import Analysis, Box, FaceAnswer, FoundFace, Info, Pre
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
 from mien.serving.detector import make_detector
 from mien.serving.figures import Figures
-from mien.serving.guard import Guard
+from mien.serving.guard import Guard, read_key
 from mien.serving.log import Answered, PredictionLog
 from mien.serving.package import find_package, load_package
 from mien.serving.timeout import Timeout
@@ -39,7 +39,7 @@ from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
 traffic.TimeoutMiddleware = Timeout  # BentoML looks it up when the worker starts
 
-KEY = os.environ.get("MIEN_API_KEY") or None
+KEY = read_key()
 _THREADS = 2
 """Requests that are decoded and classified at once; a large picture must not hold up the rest."""
 
