@@ -7,7 +7,7 @@ import pytest
 
 from mien.errors import MienError
 from mien.promotion.gate import HeldOut, judge, predict
-from tests.promotion.linear import EXPRESSIONS, make_package, matrix
+from tests.promotion.linear import EXPRESSIONS, make_package, matrix, pattern
 
 RIGHT = matrix()
 
@@ -75,6 +75,23 @@ def test_one_expression_that_loses_too_much_is_enough(tmp_path, drawn, limits):
     assert loss > lax.max_recall_loss
     assert failed(judgement) == ["drawn: each expression"]
     assert judge(other, one, [drawn], lax.model_copy(update={"max_recall_loss": loss})).passed
+
+
+def test_a_loss_as_large_as_is_allowed_is_allowed(tmp_path, limits):
+    """Of ten neutral faces two look happy, and one is faint: recall falls from 0.8 to 0.7."""
+    shown = [0] * 10 + [1] * 10 + [2] * 8 + [0] * 2
+    strength = np.array([24] * 20 + [2] + [24] * 9)
+    light = np.stack([pattern(each) for each in shown])
+    faces = (110 + strength[:, None, None] * light).astype(np.uint8)
+    ten = HeldOut("ten", faces, [EXPRESSIONS[each] for each in [0] * 10 + [1] * 10 + [2] * 10])
+    one = make_package(tmp_path / "one", RIGHT)
+    other = make_package(tmp_path / "other", weakened(2, 0.01))
+    lax = limits.model_copy(update={"max_accuracy_loss": 0.1, "max_recall_loss": 0.1})
+    judgement = judge(other, one, [ten], lax)
+    assert judgement.metrics["ten"]["champion"]["recall"]["neutral"] == 0.8
+    assert judgement.metrics["ten"]["challenger"]["recall"]["neutral"] == 0.7
+    assert judgement.metrics["ten"]["comparison"]["interval"]["low"] == pytest.approx(-0.1)
+    assert judgement.passed, judgement.reason
 
 
 @pytest.mark.parametrize(
