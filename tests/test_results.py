@@ -99,6 +99,9 @@ def test_the_champion_is_read_from_its_card_in_the_model_store(tmp_path: Path):
     assert champion(tmp_path) is None
     write_json(tmp_path / "releases/champion.json", {"tag": "mien:0123abcd"})
     assert champion(tmp_path) is None  # another machine's store holds it
+    (tmp_path / "releases/champion.json").write_text("<<<<<<< HEAD")
+    assert champion(tmp_path) is None
+    write_json(tmp_path / "releases/champion.json", {"tag": "mien:0123abcd"})
     card = {
         "results": [{"test_set": "faces", "accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}}],
         "training": {"run": {"seed": 0}, "relabel": {"coverage": 0.6}},

@@ -81,8 +81,8 @@ def remember(root: Path, run: Run) -> None:
 
 
 def champion(root: Path) -> Run | None:
-    """The model that is served, from its card; None where none has been promoted, or where the
-    model store does not hold it."""
+    """The model that is served, from its card; None where none has been promoted, where the model
+    store does not hold it, or where that cannot be read."""
     pointer = root / "releases" / "champion.json"
     if not pointer.is_file():
         return None
@@ -90,10 +90,16 @@ def champion(root: Path) -> Run | None:
 
     from mien.packaging import CARD
 
-    tag = read_json(pointer)["tag"]
     try:
+        tag = read_json(pointer)["tag"]
         card = read_json(Path(bentoml.models.get(tag).path_of(CARD)))
-    except (bentoml.exceptions.NotFound, FileNotFoundError):
+    except (
+        bentoml.exceptions.BentoMLException,
+        FileNotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):
         return None
     figures = {
         f"{row['test_set']} {measure}": row[key]["value"]
