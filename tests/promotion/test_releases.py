@@ -125,6 +125,9 @@ def test_rollback_to_a_stranger_is_refused(workspace):
     commands.promote(root, root)
     with pytest.raises(MienError, match="never been champion; there were mien:"):
         releases.rollback(root, "why", "mien:unknown")
+    with pytest.raises(MienError, match=f"{tag_of(root)} is the champion already"):
+        releases.rollback(root, "why", tag_of(root))
+    assert len(releases.list_releases(root)) == 1
 
 
 def test_a_champion_missing_from_the_store_is_told_with_the_way_out(workspace):

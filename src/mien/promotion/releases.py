@@ -187,7 +187,8 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
         to: the tag to go back to; the champion before this one by default.
 
     Raises:
-        MienError: there is no champion, none before it, or that model is not in the store.
+        MienError: there is no champion, none before it, it is that one already, or that model is
+            not in the store.
     """
     with _alone(root):
         pointer = read_champion(root)
@@ -206,6 +207,8 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
                 raise MienError(f"{to} has never been champion; there were {', '.join(tags)}")
             target = known[-1]
         tag = promoted[target]["challenger"]
+        if tag == pointer["tag"]:
+            raise MienError(f"{tag} is the champion already")
         find_model(tag)
         record = {
             "created_at": _now().isoformat(),
