@@ -76,6 +76,13 @@ def test_a_photo_gives_boxes_and_bars(page, server, tmp_path):
     assert len(base64.b64decode(picture["data"])) > 10_000
 
 
+def test_a_photo_that_browsers_cannot_show_is_answered(page, tmp_path):
+    page.value("document.getElementById('status').textContent = ''")
+    choose(page, photo(tmp_path / "photo.tiff"))
+    page.wait("/found/.test(document.getElementById('status').textContent)")
+    assert not page.value("result.hidden")
+
+
 def test_what_is_no_photo_is_said(page, tmp_path):
     path = tmp_path / "text.png"
     path.write_text("text")
