@@ -97,13 +97,14 @@ def test_what_is_not_ours_is_counted(log, reference):
     log.add(faces, colour="blue")  # an unknown column
     log.add(faces, model="another")
     log.add(faces, expression="bored")
+    log.add(faces, expression=["happy"])
     with log.path().open("ab") as file:
         file.write(b"[]\nnull\n{}\n\xff\xfe\n\n")
     window = read_window(log.root, {}, reference)
     assert len(window.faces) == 3
     assert window.skipped == {
         "of another model version": 3,
-        "of an unknown expression": 3,
+        "of an unknown expression": 6,
         "not a row of this log": 4,
     }
 

@@ -128,7 +128,7 @@ class _Rows:
             self.without_face += 1
             self._note_time(row.get("time"))
             return
-        code = self.codes.get(row.get("expression") or "", -1)
+        code = self.codes.get(str(row.get("expression") or ""), -1)
         if code < 0:
             self.skipped["of an unknown expression"] += 1
             return
