@@ -256,6 +256,23 @@ def test_git_tags_of_gto(workspace):
     assert champion() == "mien@v1.0.0"
 
 
+def test_what_git_refuses_stands_all_the_same_and_is_told(workspace):
+    root = workspace("a", GOOD)
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["promotion"]["git_tag"] = True
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    for key, value in (("user.name", "T"), ("user.email", "t@example.org")):
+        subprocess.run(["git", "config", key, value], cwd=root, check=True)
+    hook = root / ".git" / "hooks" / "pre-commit"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho lint first\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(MienError, match=r"decision stands in releases/, .*: git: .*lint first"):
+        commands.promote(root, root)
+    assert releases.read_champion(root)["tag"] == tag_of(root)
+
+
 def test_the_pointer_is_never_half_written(workspace):
     """Readers in another process see a whole pointer at all times, while it changes often."""
     root = workspace("a", GOOD)

@@ -302,7 +302,8 @@ def _git(root: Path, *arguments: str) -> str:
         ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
     )
     if answer.returncode:
-        raise MienError(f"the release could not be committed: git: {answer.stderr.strip()}")
+        told = answer.stderr.strip() or answer.stdout.strip()
+        raise MienError(f"the decision stands in {FOLDER}/, but was not committed: git: {told}")
     return answer.stdout
 
 
