@@ -11,6 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
+from mien.errors import MienError
+from mien.serving.build import build
 from tests.serving.conftest import free_port, wait_until_ready
 
 pytestmark = pytest.mark.slow
@@ -63,3 +65,8 @@ def test_a_bento_serves_elsewhere(package, tmp_path):
     # the end of the service waits for its log
     row = json.loads(next((tmp_path / "logs").rglob("data.*.log")).read_text())
     assert row["model"] == version
+
+
+def test_what_is_no_package_is_told(tmp_path):
+    with pytest.raises(MienError, match="not a sound package"):
+        build(tmp_path)

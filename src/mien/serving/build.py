@@ -13,9 +13,7 @@ from pathlib import Path
 
 import mien
 from mien.errors import MienError
-from mien.files import read_json
-from mien.packaging import METADATA
-from mien.serving.package import find_package
+from mien.serving.package import find_package, load_package
 
 REQUIREMENTS = (
     *("bentoml", "fastapi", "httpx", "multipart", "numpy", "onnxruntime"),
@@ -38,13 +36,17 @@ __all__ = ["MienService"]
 
 
 def build(package: Path) -> str:
-    """Build a Bento of a package folder; returns its tag, ``mien:<the model's version>``."""
+    """Build a Bento of a package folder; returns its tag, ``mien:<the model's version>``.
+
+    Raises:
+        MienError: the package is not sound, or there is such a Bento already.
+    """
+    version = load_package(package).version
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     os.environ["MIEN_MODEL"] = str(package.resolve())
     import bentoml
     from bentoml.exceptions import BentoMLException
 
-    version = str(read_json(package / METADATA)["version"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ignored = shutil.ignore_patterns("__pycache__", "shipped")
