@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mien.pipeline import environment
+from mien.pipeline import environment, open_pipeline
 
 IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -55,6 +55,30 @@ def test_the_default_remote_works_at_once_and_a_fresh_clone_is_restored(shared, 
     ] * 3
     assert not (clone / "ran.txt").exists()  # nothing was run again
     assert run("git", "status", "--porcelain", cwd=clone) == ""
+
+
+def test_pictures_under_dvc_add_are_no_stage_and_come_with_a_clone(shared, root, tmp_path):
+    """To DVC they are a stage without a name, at which the pipeline ended with a traceback."""
+    raw = Path("data", "raw")
+    (shared.root / raw / "mine").mkdir(parents=True)
+    (shared.root / raw / "mine" / "1.png").write_text("a face")
+    (shared.root / raw / ".gitkeep").touch()
+    (shared.root / ".gitignore").write_text((root / ".gitignore").read_text() + "*.txt\n")
+    run("dvc", "add", "--quiet", str(raw / "mine"), cwd=shared.root)
+    shared.change("zero", deps=[str(raw)])
+    with open_pipeline(shared.root) as pipeline:
+        assert pipeline.stages() == ["zero", "middle", "after"]
+        assert pipeline.changes()["zero"].inputs == (str(raw),)
+        pipeline.run("zero", lambda line: None)
+        assert all(map(pipeline.is_current, pipeline.stages()))
+    run("git", "add", ".", cwd=shared.root)
+    run("git", "commit", "--quiet", "--message", "Pictures", cwd=shared.root)
+    run("dvc", "push", "--quiet", cwd=shared.root)
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(shared.root), str(clone), cwd=tmp_path)
+    run("dvc", "repro", "--pull", cwd=clone)
+    assert (clone / raw / "mine" / "1.png").read_text() == "a face"
+    assert not (clone / "ran.txt").exists()
 
 
 def test_a_release_is_a_git_tag(shared, root):

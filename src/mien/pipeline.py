@@ -26,6 +26,7 @@ from mien.params import read_yaml
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+    from dvc.stage import PipelineStage
 
 TELEMETRY_OFF = {
     "DO_NOT_TRACK": "1",
@@ -96,22 +97,23 @@ class Pipeline:
         import networkx as nx
 
         with self._repo() as repo:
-            graph = repo.index.graph.reverse(copy=False)
+            graph = repo.index.graph.subgraph(_stages(repo)).reverse(copy=False)
             order = nx.lexicographical_topological_sort(graph, key=lambda stage: stage.name)
             return [stage.name for stage in order]
 
     def outputs(self, stage: str) -> list[Path]:
         """Where a stage's outputs lie, its metrics and plots among them."""
         with self._repo() as repo:
-            (found,) = (known for known in repo.index.stages if known.name == stage)
+            (found,) = (known for known in _stages(repo) if known.name == stage)
             return [Path(out.fs_path) for out in found.outs]
 
     def changes(self) -> dict[str, Changes]:
         """What has changed for each stage that is out of date, one level deep: a stage whose inputs
         another is about to make anew is not among them."""
         with self._repo() as repo, repo.lock:
-            found = {stage.name: stage.status() for stage in repo.index.stages}
-            remade = {str(out) for s in repo.index.stages if found[s.name] for out in s.outs}
+            stages = _stages(repo)
+            found = {stage.name: stage.status() for stage in stages}
+            remade = {str(out) for s in stages if found[s.name] for out in s.outs}
         locked_stages = self._locked_stages()
         changes = {}
         for name, status in found.items():
@@ -182,7 +184,7 @@ class Pipeline:
 
         try:
             with Repo(str(self.root)) as repo, repo.lock:
-                (found,) = (known for known in repo.index.stages if known.name == stage)
+                (found,) = (known for known in _stages(repo) if known.name == stage)
                 return not found.changed()
         except DvcException:
             return False  # `dvc repro` will fail on it, too, and say why
@@ -285,6 +287,13 @@ class Pipeline:
                 yield repo
         except DvcException as error:
             raise MienError(f"{self.root}: DVC cannot work here: {error}") from error
+
+
+def _stages(repo: "Repo") -> "list[PipelineStage]":
+    """The stages of ``dvc.yaml``: to DVC what is under ``dvc add`` is a stage as well, nameless."""
+    from dvc.stage import PipelineStage
+
+    return [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
 
 
 @contextmanager
