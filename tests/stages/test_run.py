@@ -71,3 +71,36 @@ def test_a_stage_outside_a_workspace_says_where_to_run(tmp_path):
     assert done.returncode == 1
     assert "params.yaml: no such file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_settings_that_change_under_a_stage_end_it(tmp_path):
+    """DVC recorded the new ones beside what the old ones had made, and it was never made again."""
+    script = """
+import sys
+from pathlib import Path
+from mien.stages import _run
+
+def main(params, *, out: Path) -> None:
+    \"\"\"Change settings, as somebody does in an editor meanwhile.\"\"\"
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace(*sys.stdin.read().split(" -> ")))
+
+main.__module__ = "__main__"
+spec = type("S", (), {"name": "stages.relabel"})
+_run.inspect.getmodule = lambda _: type("M", (), {"__spec__": spec})
+_run.run_stage(main)
+"""
+
+    def run(change: str) -> subprocess.CompletedProcess[str]:
+        for name in ("params.yaml", "dvc.yaml"):
+            shutil.copy(ROOT / name, tmp_path)
+        command = [sys.executable, "-c", script, "--out", "x"]
+        return subprocess.run(
+            command, input=change, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    assert run("parity_faces: 256 -> parity_faces: 9").returncode == 0  # of a later stage
+    done = run("coverage: 0.6 -> coverage: 0.5")
+    assert done.returncode == 1
+    assert "params.yaml: relabel changed while this stage ran" in done.stderr
+    assert "Traceback" not in done.stderr

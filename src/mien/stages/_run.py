@@ -5,18 +5,23 @@ import errno
 import inspect
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mien.errors import MienError
-from mien.params import Params, load_params
+from mien.params import Params, load_params, read_yaml
+
+_SETTINGS = Path("params.yaml")
 
 
 def run_stage(main: Callable[..., None]) -> None:
     """Run ``main(params, *, name: Path, …)`` as a command: ``--name PATH`` for each keyword.
 
-    Settings are read once, from ``params.yaml`` in the working folder. A `MienError` and a full
-    disk end with a plain message and exit status 1; anything else is a bug and keeps its traceback.
+    Settings are read once, from ``params.yaml`` in the working folder. If those that the stage
+    depends on are changed before it ends, it fails: DVC reads them again then, and would record
+    that what the stage made came from them. A `MienError` and a full disk end with a plain message
+    and exit status 1; anything else is a bug and keeps its traceback.
     """
     # a stage is run with `python -m`, which gives its module a spec
     stage = inspect.getmodule(main).__spec__.name.rpartition(".")[2]  # type: ignore[union-attr]
@@ -29,8 +34,10 @@ def run_stage(main: Callable[..., None]) -> None:
     arguments = vars(parser.parse_args())
     started = time.monotonic()
     try:
-        params: Params = load_params(Path("params.yaml"))
+        params: Params = load_params(_SETTINGS)
+        before = _settings_of(stage)
         main(params, **arguments)
+        _refuse_change(before, _settings_of(stage))
     except MienError as error:
         sys.exit(f"{stage}: error: {error}")
     except Exception as error:
@@ -38,6 +45,30 @@ def run_stage(main: Callable[..., None]) -> None:
             raise
         sys.exit(f"{stage}: error: the disk is full ({error}); free some space and run again")
     print(f"{stage}: done in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def _settings_of(stage: str) -> dict[str, Any]:
+    """The settings on which ``dvc.yaml`` in the working folder says that the stage depends."""
+    if not Path("dvc.yaml").is_file():
+        return {}
+    known = read_yaml(Path("dvc.yaml")).get("stages", {}).get(stage, {})
+    settings = read_yaml(_SETTINGS)
+    return {name: _value(settings, name) for name in known.get("params", [])}
+
+
+def _value(settings: Any, name: str) -> Any:
+    for key in name.split("."):
+        settings = settings.get(key) if isinstance(settings, Mapping) else None
+    return settings
+
+
+def _refuse_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    changed = [name for name, value in before.items() if after.get(name) != value]
+    if changed:
+        raise MienError(
+            f"{_SETTINGS}: {', '.join(changed)} changed while this stage ran, and what it made is "
+            "of the settings before; run again"
+        )
 
 
 def disk_is_full(error: Exception) -> bool:
