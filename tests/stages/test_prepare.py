@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mien.data.manifest import read_manifest, read_quarantine
+from mien.data.sources.reading import read_faces
 from mien.errors import MienError
 from mien.params import Params, PrepareSettings, load_params
 from mien.stages.prepare import main
@@ -156,6 +157,23 @@ def test_no_unlabelled_face_is_told_before_anything_is_learned(params: Params, d
     same = source("same", path="train", role="unlabelled", folders="nothing")
     with pytest.raises(MienError, match=r"no unlabelled face .* 13 are copies of labelled or test"):
         run(params, data, [*SOURCES[:2], same])
+
+
+def test_pictures_that_come_while_others_are_read_are_told(
+    params: Params, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were left out, and DVC took them for read ever after."""
+
+    def read(*arguments: Any) -> Any:
+        face(300).save(data / "data" / "crowd" / "late.png")
+        return read_faces(*arguments)
+
+    monkeypatch.setattr("mien.stages.prepare.read_faces", read)
+    with pytest.raises(MienError, match="source 'crowd': pictures came or went"):
+        run(params, data, SOURCES)
+    monkeypatch.undo()
+    run(params, data, SOURCES)
+    assert "late.png" in set(read_manifest(data / "out" / "manifest.parquet")["path"])
 
 
 def test_a_disk_too_small_is_told_before_reading(

@@ -36,9 +36,7 @@ def main(
 ) -> None:
     """Read every configured source into one store of faces and its manifest."""
     settings = params.prepare
-    listings = {
-        source.name: list_source(source, data, params.expressions) for source in settings.sources
-    }
+    listings = _list(params, data)
     listed = [listing.table for listing in listings.values()]
     _check_faces(pd.concat(listed, ignore_index=True), params.expressions, settings)
     faces.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +51,7 @@ def main(
         _check_faces(kept, params.expressions, settings, lost)
         _write_store(faces, pixels, kept["row"].to_numpy())
         kept["row"] = np.arange(len(kept))
+    _refuse_change(listings, _list(params, data))
     aside = _set_aside(listings, faults, copies, near)
     write_manifest(manifest, kept)
     write_quarantine(quarantine, aside)
@@ -63,6 +62,27 @@ def main(
         f"prepare: {len(kept):,} faces from {len(listings)} source(s); set aside: "
         + ", ".join(f"{count:,} {kind}" for kind, count in counts["quarantine"].items())
     )
+
+
+def _list(params: Params, data: Path) -> dict[str, Listing]:
+    """What each source holds now, by its name."""
+    return {
+        source.name: list_source(source, data, params.expressions)
+        for source in params.prepare.sources
+    }
+
+
+def _refuse_change(before: Mapping[str, Listing], after: Mapping[str, Listing]) -> None:
+    """Refuse pictures that came or went meanwhile.
+
+    DVC looks at the folder when the stage has ended, and would take them for read.
+    """
+    for name, listing in before.items():
+        if not listing.table.equals(after[name].table):
+            raise MienError(
+                f"source '{name}': pictures came or went while they were read; run again when no "
+                "more do"
+            )
 
 
 def summarise(
