@@ -93,6 +93,28 @@ def test_the_workspace_depends_on_the_pictures_and_on_the_package(folders, tmp_p
     assert not any(Path(out).is_absolute() for out in stages["prepare"]["outs"])
 
 
+def test_pictures_behind_a_link_to_a_folder_are_depended_on(folders, tmp_path):
+    """They are read, but DVC passes the link over: an edit there was not seen."""
+    (tmp_path / "elsewhere" / "more").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "more" / "1.png").write_bytes(b"before")
+    (folders / "many" / "bert").symlink_to(tmp_path / "elsewhere")
+    (folders / "many" / "bert" / "back").symlink_to(folders / "many")
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    deps = yaml.safe_load((out / "dvc.yaml").read_text())["stages"]["prepare"]["deps"]
+    pictures = [dep for dep in deps if Path(dep).is_relative_to(tmp_path)]
+    assert pictures == [
+        str(path) for path in (folders / "labelled", folders / "many", tmp_path / "elsewhere")
+    ]
+
+
+def test_a_link_to_nothing_is_told(folders, tmp_path):
+    """DVC cannot read it."""
+    (folders / "many" / "ann" / "1.png").symlink_to("nowhere")
+    with pytest.raises(MienError, match=r"source 'faces': .*ann/1\.png: a link to nothing"):
+        make_workspace(tmp_path / "run", settings_for(folders))
+
+
 def test_a_picture_that_a_csv_names_is_depended_on(tmp_path):
     """Only the CSV was: a picture edited in place was not read again."""
     (tmp_path / "faces.csv").write_text("path,label\na.png,happy\ngone.png,sad\n")

@@ -236,7 +236,9 @@ def _source_files(folder: Path) -> list[Path]:
 
 
 def _pictures(params: Params) -> list[Path]:
-    """Where the sources' pictures lie; each must be there."""
+    """Where the sources' pictures lie; each must be there. DVC follows no link to a folder."""
+    from mien.data.sources.pictures import linked_folders
+
     paths = []
     for source in params.prepare.sources:
         if source.kind == "synthetic":
@@ -245,7 +247,7 @@ def _pictures(params: Params) -> list[Path]:
         if not path.exists():
             raise MienError(f"source '{source.name}': {path} does not exist; name its folder")
         _refuse_names(source.name, path)
-        paths.append(path)
+        paths += [path, *linked_folders(path)]
     return paths
 
 
@@ -280,6 +282,8 @@ def _refuse_names(source: str, path: Path) -> None:
                 f"source '{source}': {path}: the name {name!r} is not UTF-8; rename it, or unpack "
                 "the archive that it came from with the right encoding"
             ) from None
+        if not (path / name).exists():
+            raise MienError(f"source '{source}': {path / name}: a link to nothing; remove it")
 
 
 def _refuse_unsuitable(root: Path, pictures: list[Path]) -> None:

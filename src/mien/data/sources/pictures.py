@@ -108,6 +108,12 @@ def _packed_folder(entries: Sequence[zipfile.ZipInfo]) -> str:
     return f"{tops.pop()}/" if len(tops) == 1 and all(len(parts) > 2 for parts in files) else ""
 
 
+def linked_folders(root: Path) -> list[Path]:
+    """Where the links to folders under ``root`` lead that `walk` follows."""
+    folders = {root / folder for path in walk(root) for folder in Path(path).parents}
+    return sorted({folder.resolve() for folder in folders if folder.is_symlink()})
+
+
 def walk(root: Path) -> Iterator[str]:
     """Relative paths of the files under ``root``; links to folders are followed, once each."""
     seen = set()
