@@ -117,7 +117,9 @@ def test_a_link_to_nothing_is_told(folders, tmp_path):
 
 def test_a_picture_that_a_csv_names_is_depended_on(tmp_path):
     """Only the CSV was: a picture edited in place was not read again."""
-    (tmp_path / "faces.csv").write_text("path,label\na.png,happy\ngone.png,sad\n")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "1.csv").write_text("path,label\na.png,happy\ngone.png,sad\n")
+    (tmp_path / "faces.csv").symlink_to("tables/1.csv")  # paths start from where the link lies
     (tmp_path / "a.png").write_bytes(b"before")
     table = {"name": "table", "kind": "csv", "path": "faces.csv", "role": "labelled"}
     changes = {"prepare": {"data": str(tmp_path), "sources": [table]}}

@@ -261,7 +261,7 @@ def _listed(params: Params) -> str:
     lines = []
     for source in params.prepare.sources:
         if source.kind == "csv":
-            for path in listed_pictures((params.prepare.data / source.path).resolve()):
+            for path in listed_pictures(params.prepare.data / source.path):
                 with suppress(OSError, ValueError):  # a name may be of anything
                     stat = path.stat()
                     lines.append(f"{stat.st_size} {stat.st_mtime_ns} {path}\n")
