@@ -1,5 +1,6 @@
 """`mien.workspace`: settings and a pipeline for other people's folders."""
 
+import json
 import os
 from pathlib import Path
 
@@ -229,6 +230,18 @@ def test_settings_do_not_change_under_a_running_run(folders, tmp_path):
     make_workspace(out, settings_for(folders))
     before = (out / "params.yaml").read_text()
     with locked(out), pytest.raises(MienError, match="another run"):
+        make_workspace(out, merge(settings_for(folders), {"seed": 7}))
+    assert (out / "params.yaml").read_text() == before
+
+
+def test_settings_do_not_change_under_a_dvc_command(folders, tmp_path):
+    """It would record the new ones for what the old ones made."""
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    before = (out / "params.yaml").read_text()
+    holder = {"pid": os.getpid(), "cmd": "dvc"}
+    (out / ".dvc" / "tmp" / "rwlock").write_text(json.dumps({"write": {"x": holder}, "read": {}}))
+    with pytest.raises(MienError, match=f"process {os.getpid()} .* is at work here"):
         make_workspace(out, merge(settings_for(folders), {"seed": 7}))
     assert (out / "params.yaml").read_text() == before
 

@@ -307,7 +307,6 @@ def open_pipeline(root: Path) -> Iterator[Pipeline]:
     if not (root / "dvc.yaml").is_file() or not (root / ".dvc").is_dir():
         raise MienError(f"{root}: not a workspace: it needs dvc.yaml and .dvc")
     with locked(root) as lock:
-        _refuse_busy(root)
         yield Pipeline(root, lock)
 
 
@@ -355,6 +354,9 @@ def locked(root: Path) -> Iterator[int]:
     """Keep other runs out of ``root``; yields the descriptor of the locked file.
 
     The lock is the kernel's and goes with the processes that hold it: a crash leaves none behind.
+
+    Raises:
+        MienError: another run, or a DVC command that somebody started by hand, is at work there.
     """
     path = root / ".mien" / "run.lock"
     path.parent.mkdir(exist_ok=True)
@@ -371,6 +373,7 @@ def locked(root: Path) -> Iterator[int]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+        _refuse_busy(root)
         yield file.fileno()
 
 
