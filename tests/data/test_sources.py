@@ -421,6 +421,16 @@ def test_wrong_fer2013_rows_are_named(tmp_path: Path, row: str) -> None:
         list_source(source, tmp_path, EXPRESSIONS)
 
 
+def test_a_fer2013_csv_deeper_or_packed_is_told(tmp_path: Path) -> None:
+    """It was said not to be there."""
+    pack(tmp_path / "archive.zip", ["fer2013.csv"])
+    lay_out(tmp_path / "folder", ["fer2013/fer2013.csv"])
+    for path in ("archive.zip", "folder"):
+        source = Fer2013Source(name="fer", kind="fer2013", path=Path(path))
+        with pytest.raises(MienError, match=r"fer2013\.csv is in it; unpack"):
+            list_source(source, tmp_path, EXPRESSIONS)
+
+
 def test_something_else_than_fer2013(tmp_path: Path) -> None:
     lay_out(tmp_path, ["happy/1.png"])
     with pytest.raises(MienError, match="Training_123"):

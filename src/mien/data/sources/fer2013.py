@@ -50,12 +50,18 @@ def list_fer2013(settings: Fer2013Source, data: Path, expressions: Sequence[str]
 
 
 def _list_pictures(files: PictureFiles) -> pd.DataFrame:
+    paths = files.paths()
     rows = [
         (path, match[1].lower(), SPLITS[match[2]])
-        for path in files.paths()
+        for path in paths
         if (match := _PICTURE.search(path))
     ]
     if not rows:
+        inside = [path for path in paths if path.endswith("fer2013.csv")]
+        if inside:
+            raise MienError(
+                f"{files.root}: {inside[0]} is in it; unpack archives, and name the CSV itself"
+            )
         raise MienError(
             f"{files.root}: neither fer2013.csv nor pictures named <expression>/Training_123.jpg, "
             "PublicTest_… or PrivateTest_… are in it"
