@@ -133,6 +133,9 @@ def test_an_expression_with_broken_pictures_only_is_named(params: Params, data: 
 def test_no_labels_at_all(params: Params, data: Path) -> None:
     with pytest.raises(MienError, match="no labelled training face in the sources"):
         run(params, data, SOURCES[1:])
+    same = [SOURCES[0], source("held", path="train", role="test"), SOURCES[2]]
+    with pytest.raises(MienError, match=r"no labelled .* 13 are copies of labelled or test"):
+        run(params, data, same)
 
 
 def test_no_test_face_is_told_before_anything_is_learned(params: Params, data: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def main(
         kept, copies = settle_copies(read)
         near = near_duplicates(kept, pixels, settings.near_duplicate_bits)
         kept = kept.drop(index=near.index).reset_index(drop=True)
-        lost = int(pd.concat([copies, near])["role"].eq("unlabelled").sum())
+        lost = pd.concat([copies, near])["role"].value_counts().to_dict()
         _check_faces(kept, params.expressions, settings, lost)
         _write_store(faces, pixels, kept["row"].to_numpy())
         kept["row"] = np.arange(len(kept))
@@ -104,21 +105,28 @@ def summarise(
 
 
 def _check_faces(
-    table: pd.DataFrame, expressions: Sequence[str], settings: PrepareSettings, lost: int = 0
+    table: pd.DataFrame,
+    expressions: Sequence[str],
+    settings: PrepareSettings,
+    lost: Mapping[Any, int] = MappingProxyType({}),
 ) -> None:
     """Refuse data with which a later stage would fail, hours later perhaps.
 
     Every expression needs a training example, `cluster` unlabelled faces, `evaluate` test faces.
-    ``lost`` unlabelled faces were copies.
+    So many of each role are ``lost``: they were copies.
     """
     known = set(table.loc[table["split"].eq("train"), "label"])
     missing = [name for name in expressions if name not in known]
     sources = ", ".join(source.name for source in settings.sources)
+    copied = "{:,} are copies of labelled or test faces, or nearly; add other ones"
     if not known:
-        raise MienError(
-            f"no labelled training face in the sources ({sources}); add a source that has labels "
-            "to prepare.sources, or leave more than its validation and test shares"
+        cause = (
+            copied.format(lost["labelled"])
+            if "labelled" in lost
+            else "add a source that has labels to prepare.sources, or leave more than its "
+            "validation and test shares"
         )
+        raise MienError(f"no labelled training face in the sources ({sources}); {cause}")
     if missing:
         raise MienError(
             f"no labelled training face shows {', '.join(map(repr, missing))} in the sources "
@@ -128,8 +136,8 @@ def _check_faces(
         raise MienError(f"no test face in the sources ({sources}); {_test_advice(settings)}")
     if not table["role"].eq("unlabelled").any():
         cause = (
-            f"{lost:,} are copies of labelled or test faces, or nearly; add other ones"
-            if lost
+            copied.format(lost["unlabelled"])
+            if "unlabelled" in lost
             else "add a source with `role: unlabelled` to prepare.sources"
         )
         raise MienError(f"no unlabelled face in the sources ({sources}); {cause}")
