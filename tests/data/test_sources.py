@@ -283,7 +283,7 @@ def test_csv(tmp_path: Path) -> None:
     lay_out(tmp_path, ["a.png", "b.png", "c.png", "d.png", "e.png"])
     (tmp_path / "faces.csv").write_text(
         "path,label,identity,split\n"
-        "a.png,happy,anna,train\nb.png,sad,,validation\nc.png,joy,,test\nd.png,,,\ne.png,odd,,train\n"
+        "a.png,happy,anna,train\nb.png,sad,,validation\nc.png,joy,,test\nd.png,,,\ne.png,odd,,\n"
     )
     source = csv(label_map={"joy": "happy", "odd": ""})
     listing = list_source(source, tmp_path, EXPRESSIONS)

@@ -108,8 +108,11 @@ def _check_paths(table: pd.DataFrame, csv: Path) -> None:
 
 
 def _settle_splits(table: pd.DataFrame, csv: Path) -> None:
-    """Check the column ``split``, in place; faces without a label are in none."""
-    wrong = ~table["split"].isin(SPLITS) & table["label"].notna()
+    """Check the column ``split``, in place; faces without a label are in none.
+
+    Those that ``label_map`` leaves out may be in none, too.
+    """
+    wrong = ~table["split"].isin(SPLITS) & table["label"].notna() & table["label"].ne("")
     wrong |= table["split"].notna() & table["split"].ne("none") & ~table["split"].isin(SPLITS)
     if wrong.any():
         value = table.loc[wrong, "split"].iloc[0] or ""
