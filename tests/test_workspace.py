@@ -1,11 +1,13 @@
 """`mien.workspace`: settings and a pipeline for other people's folders."""
 
+import difflib
 import json
 import os
 from pathlib import Path
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 import mien
 from mien.errors import MienError
@@ -18,6 +20,7 @@ from mien.workspace import (
     default_params,
     folder_sources,
     make_workspace,
+    override,
     workspace_params,
 )
 
@@ -244,6 +247,27 @@ def test_settings_do_not_change_under_a_dvc_command(folders, tmp_path):
     with pytest.raises(MienError, match=f"process {os.getpid()} .* is at work here"):
         make_workspace(out, merge(settings_for(folders), {"seed": 7}))
     assert (out / "params.yaml").read_text() == before
+
+
+def test_an_override_changes_its_line_and_no_other(tmp_path, root):
+    """DVC reads YAML 1.2 and we 1.1, where 1e-5 is a text and yes a truth."""
+    path = tmp_path / "params.yaml"
+    before = (root / "params.yaml").read_text().replace("temperature: 0.07", "temperature: 7e-2")
+    path.write_text(before)
+    override(tmp_path, {"finetune.learning_rate": 0.00001})
+    override(tmp_path, {"expressions": ["yes", "no"]})
+    params = load_params(path)
+    assert params.expressions == ["yes", "no"]
+    assert params.finetune.learning_rate == YAML().load(path)["finetune"]["learning_rate"] == 1e-5
+    changed = difflib.ndiff(before.splitlines(), path.read_text().splitlines())
+    assert [line for line in changed if line[0] in "+-"] == [
+        "- expressions: [angry, disgust, fear, happy, sad, surprise, neutral]",
+        "+ expressions:",
+        "+   - 'yes'",
+        "+   - 'no'",
+        "-   learning_rate: 0.003",
+        "+   learning_rate: 1.0e-05",
+    ]
 
 
 @pytest.mark.parametrize(

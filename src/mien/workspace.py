@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,6 +21,9 @@ from mien.errors import MienError
 from mien.files import is_clutter, replacing_file, write_text
 from mien.params import Params, merge, parse_params, read_yaml
 from mien.pipeline import environment, locked
+
+if TYPE_CHECKING:
+    from ruamel.yaml import YAML
 
 _MARK = "# Made by `mien run`, which writes this file anew: give it the changes.\n"
 _PACKAGE = Path(mien.__file__).parent
@@ -135,7 +138,7 @@ def override(root: Path, overrides: Mapping[str, Any]) -> None:
     from ruamel.yaml import YAML
 
     path = root / "params.yaml"
-    settings = read_yaml(path)
+    before = settings = read_yaml(path)
     for name, value in overrides.items():
         changes: Any = value
         for key in reversed(name.split(".")):
@@ -143,22 +146,29 @@ def override(root: Path, overrides: Mapping[str, Any]) -> None:
         settings = merge(settings, changes)
     parse_params(settings, "overrides")
     keeper = YAML()  # unlike PyYAML it keeps comments
+    keeper.preserve_quotes = True
     keeper.indent(mapping=2, sequence=4, offset=2)
     keeper.width = 1000
     kept = keeper.load(path)
-    if _lay_over(kept, settings):
+    if _lay_over(kept, before, settings, keeper):
         with replacing_file(path) as temporary:
             keeper.dump(kept, temporary)
 
 
-def _lay_over(kept: MutableMapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Assign the values that differ, so that the others keep their comments and their layout."""
+def _lay_over(
+    kept: MutableMapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any], keeper: "YAML"
+) -> bool:
+    """Assign the values that differ, so that the others keep their comments and their layout.
+
+    What PyYAML reads is compared, and what it would write is assigned: to ``keeper``, which knows
+    YAML 1.2, ``1e-5`` is a number and ``yes`` a word.
+    """
     changed = False
-    for key, value in settings.items():
-        if isinstance(value, dict) and isinstance(kept.get(key), MutableMapping):
-            changed |= _lay_over(kept[key], value)
-        elif key not in kept or kept[key] != value:
-            kept[key] = value
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            changed |= _lay_over(kept[key], old[key], value, keeper)
+        elif key not in old or old[key] != value:
+            kept[key] = keeper.load(yaml.safe_dump(value, allow_unicode=True))
             changed = True
     return changed
 
