@@ -170,6 +170,28 @@ def test_a_folder_with_other_things_is_left_alone(folders, tmp_path):
     assert workspace_params(out) is None
 
 
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_one_that_was_stopped_while_it_was_made_is_made_again(tmp_path, monkeypatch, written):
+    """After the list of pictures alone the folder was taken for somebody else's."""
+    (tmp_path / "faces.csv").write_text("path,label\na.png,happy\n")
+    (tmp_path / "a.png").touch()
+    table = {"name": "table", "kind": "csv", "path": "faces.csv", "role": "labelled"}
+    changes = {"prepare": {"data": str(tmp_path), "sources": [table]}}
+    left = [write_text] * written
+
+    def stopped(path: Path, text: str) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()(path, text)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mien.workspace.write_text", stopped)
+        make_workspace(out, merge(default_params(), changes))
+    make_workspace(out, merge(default_params(), changes))
+    assert (out / "pictures.txt").is_file()
+
+
 def test_results_do_not_go_among_the_pictures(folders):
     out = folders / "many" / "run"
     with pytest.raises(MienError, match="inside the pictures' folder"):

@@ -193,10 +193,12 @@ def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:
     values = params.model_dump(mode="json", by_alias=True)
     with locked(root):
         if listed:
-            write_text(root / _LISTED, listed)
             pictures.append(Path(_LISTED))
+        # first what says whose folder this is, should this process be stopped here
         write_text(root / "dvc.yaml", _MARK + _as_yaml(_pipeline(params, pictures)))
         write_text(root / "params.yaml", _MARK + _as_yaml(values))
+        if listed:
+            write_text(root / _LISTED, listed)
         if not (root / ".dvc").is_dir():
             command = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
             subprocess.run(command, cwd=root, env=environment(), check=True)
