@@ -169,6 +169,23 @@ def test_an_output_edited_by_hand_is_told_from_one_of_a_stopped_stage(chain):
         assert pipeline.edited(pipeline.changes()) == []
 
 
+def test_a_stopped_stage_that_dvc_brought_to_its_end_is_unfinished_no_more(chain):
+    """For ever after it was said to go on, and an edit of what it left was lost."""
+    bring_up_to_date(chain.root)
+    chain.change("middle", cmd="exit 1")
+    with pytest.raises(StageFailed):
+        bring_up_to_date(chain.root)
+    chain.change("middle", cmd="cat zero.txt > middle.txt")
+    with open_pipeline(chain.root) as pipeline:
+        assert pipeline.unfinished() == ["middle"]
+        pipeline.dvc("repro", emit=lambda line: None)
+    bring_up_to_date(chain.root)
+    edit(chain.root / "middle.txt")
+    with open_pipeline(chain.root) as pipeline:
+        assert pipeline.unfinished() == []
+        assert pipeline.edited(pipeline.changes()) == ["middle.txt"]
+
+
 def edit(path: Path) -> None:
     """Write what is linked to the cache without touching the cache."""
     path.unlink()
