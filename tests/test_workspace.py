@@ -199,6 +199,12 @@ def test_results_do_not_go_among_the_pictures(folders):
     assert not out.exists()
 
 
+def test_a_name_that_dvc_cannot_work_under_is_told(folders, tmp_path):
+    with pytest.raises(MienError, match=r"--out .*: DVC cannot work under"):
+        make_workspace(tmp_path / "run{1}", settings_for(folders))
+    assert not (tmp_path / "run{1}").exists()
+
+
 def test_a_file_is_no_workspace(folders, tmp_path):
     out = tmp_path / "run"
     out.touch()

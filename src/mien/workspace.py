@@ -304,6 +304,8 @@ def _refuse_unsuitable(root: Path, pictures: list[Path]) -> None:
             raise MienError(
                 f"--out {root}: lies inside the pictures' folder {path}; choose another"
             )
+    if set("{}") & set(str(root)):  # it ends at them when the stage has done its work
+        raise MienError(f"--out {root}: DVC cannot work under a name with braces; choose another")
     if root.exists() and not root.is_dir():
         raise MienError(f"--out {root}: is a file; name a folder")
     others = root.is_dir() and any(entry.name != ".mien" for entry in root.iterdir())
