@@ -304,6 +304,27 @@ def test_csv_splits_by_identity(tmp_path: Path) -> None:
     assert (table.groupby("identity")["split"].nunique() == 1).all()
 
 
+def test_unlabelled_faces_of_people_held_out_are_left_out(tmp_path: Path) -> None:
+    """`validate` refused every such table: people were on two sides."""
+    rows = [
+        f"{person}-{i}.png,{'happy' if i else ''},p{person}" for person in "abcde" for i in (0, 1)
+    ]
+    (tmp_path / "faces.csv").write_text("\n".join(["path,label,identity", *rows, "x.png,,"]))
+    listing = list_source(csv(validation_share=0.2, test_share=0.2), tmp_path, EXPRESSIONS)
+    assert listing.table["split"].value_counts().to_dict() == {
+        "none": 4,
+        "train": 3,
+        "validation": 1,
+        "test": 1,
+    }
+    assert "x.png" in set(listing.table["path"])
+    held_out = listing.table[listing.table["split"].isin(["validation", "test"])]
+    assert not set(held_out["identity"]) & set(
+        listing.table.loc[listing.table["split"].isin(["train", "none"]), "identity"]
+    )
+    assert listing.left_out["kind"].tolist() == ["held_out_person"] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -35,7 +35,14 @@ COLUMNS: dict[str, str] = {
 """The columns of ``manifest.parquet`` and their dtypes; ``object`` holds strings and None."""
 
 QUARANTINE_COLUMNS = ("source", "path", "kind", "reason")
-KINDS = ("unreadable", "no_face", "duplicate", "near_duplicate", "unknown_label")
+KINDS = (
+    "unreadable",
+    "no_face",
+    "duplicate",
+    "near_duplicate",
+    "unknown_label",
+    "held_out_person",
+)
 """Why a picture was set aside: the values of the quarantine's ``kind``."""
 
 _CHUNK = 4096

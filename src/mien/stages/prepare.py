@@ -203,10 +203,7 @@ def _set_aside(
             for other, value in zip(near["near"], near["correlation"], strict=True)
         ],
     )
-    left_out = [
-        listing.left_out.assign(source=name, kind="unknown_label")
-        for name, listing in listings.items()
-    ]
+    left_out = [listing.left_out.assign(source=name) for name, listing in listings.items()]
     tables = [faults, *left_out, copies.assign(kind="duplicate"), near]
     columns = ["source", "path", "kind", "reason"]
     return pd.concat([table[columns] for table in tables], ignore_index=True)

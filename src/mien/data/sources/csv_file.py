@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mien.data.sources.listing import Listing, give_roles, leave_out, map_labels, texts
+from mien.data.sources.listing import (
+    Listing,
+    give_roles,
+    leave_out,
+    leave_out_held_out,
+    map_labels,
+    texts,
+)
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
 from mien.params import CsvSource
@@ -19,8 +26,8 @@ SPLITS = ("train", "validation", "test")
 def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Listing:
     """List the pictures of a CSV; their paths start from the CSV's own folder.
 
-    In a labelled source a row without a label is an unlabelled face, and a column ``split`` takes
-    the place of the shares.
+    In a labelled source a row without a label is an unlabelled face, left out where its person is
+    in the validation or test set, and a column ``split`` takes the place of the shares.
 
     Raises:
         MienError: the file is missing, empty or no CSV, a column or a value is unknown, a path is
@@ -50,6 +57,8 @@ def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Lis
         seed=settings.seed,
         where=where,
     )
+    table, held_out = leave_out_held_out(table)
+    out = pd.concat([out, held_out], ignore_index=True)
     return Listing(table, PictureReader(PictureFiles(csv.parent), settings.faces), out)
 
 

@@ -40,12 +40,12 @@ class Listing:
     """One row per picture: the columns `LISTED`, and what the reader needs besides."""
     read: Reader
     left_out: pd.DataFrame = field(default_factory=lambda: set_aside([], ""))
-    """Pictures that are not to be read: ``path`` and ``reason``."""
+    """Pictures that are not to be read: ``path``, ``kind`` and ``reason``."""
 
 
-def set_aside(paths: Sequence[str], reason: str) -> pd.DataFrame:
+def set_aside(paths: Sequence[str], reason: str, kind: str = "unknown_label") -> pd.DataFrame:
     """The table of pictures that a source leaves out, all for the same reason."""
-    return pd.DataFrame({"path": list(paths), "reason": reason}, dtype=object)
+    return pd.DataFrame({"path": list(paths), "kind": kind, "reason": reason}, dtype=object)
 
 
 def texts(values: Sequence[str | None] | NDArray[np.object_], like: pd.Series) -> pd.Series:
@@ -168,4 +168,16 @@ def leave_out(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     out = table["label"].eq("")
     return table[~out].reset_index(drop=True), set_aside(
         table.loc[out, "path"].tolist(), "label_map leaves its label out"
+    )
+
+
+def leave_out_held_out(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Part the unlabelled faces of people who are in a validation or test set from the others:
+    ``(table, left out)``."""
+    people = table.loc[table["split"].isin(["validation", "test"]), "identity"].dropna()
+    out = table["split"].eq("none") & table["identity"].isin(people)
+    return table[~out].reset_index(drop=True), set_aside(
+        table.loc[out, "path"].tolist(),
+        "without a label, of a person who is in the validation or test set",
+        "held_out_person",
     )
