@@ -5,7 +5,7 @@ import errno
 import inspect
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,10 @@ def run_stage(main: Callable[..., None]) -> None:
     started = time.monotonic()
     try:
         params: Params = load_params(_SETTINGS)
-        before = _settings_of(stage)
+        watched = _watched(stage)
+        before = _values(watched)
         main(params, **arguments)
-        _refuse_change(before, _settings_of(stage))
+        _refuse_change(before, _values(watched))
     except MienError as error:
         sys.exit(f"{stage}: error: {error}")
     except Exception as error:
@@ -47,13 +48,18 @@ def run_stage(main: Callable[..., None]) -> None:
     print(f"{stage}: done in {time.monotonic() - started:.1f} s", flush=True)
 
 
-def _settings_of(stage: str) -> dict[str, Any]:
+def _watched(stage: str) -> list[str]:
     """The settings on which ``dvc.yaml`` in the working folder says that the stage depends."""
     if not Path("dvc.yaml").is_file():
-        return {}
-    known = read_yaml(Path("dvc.yaml")).get("stages", {}).get(stage, {})
+        return []
+    known = read_yaml(Path("dvc.yaml")).get("stages", {}).get(stage, {}).get("params", [])
+    return [name for name in known if isinstance(name, str)]  # those of another file are not ours
+
+
+def _values(names: Iterable[str]) -> dict[str, Any]:
+    """Settings by their dotted names, as they stand now."""
     settings = read_yaml(_SETTINGS)
-    return {name: _value(settings, name) for name in known.get("params", [])}
+    return {name: _value(settings, name) for name in names}
 
 
 def _value(settings: Any, name: str) -> Any:
@@ -63,7 +69,7 @@ def _value(settings: Any, name: str) -> Any:
 
 
 def _refuse_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    changed = [name for name, value in before.items() if after.get(name) != value]
+    changed = [name for name, value in before.items() if after[name] != value]
     if changed:
         raise MienError(
             f"{_SETTINGS}: {', '.join(changed)} changed while this stage ran, and what it made is "
