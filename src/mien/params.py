@@ -449,7 +449,6 @@ class PromotionSettings(Section):
     """Median for one face on one CPU thread of the machine that judges."""
     max_size_mb: Annotated[float, Field(gt=0)]
     """Of the ONNX file."""
-    bootstrap: Positive
     git_tag: bool
     """Commit each release and give it GTO's tags, where the workspace is a Git checkout."""
 

@@ -1,5 +1,7 @@
 """Intervals that cover what they should, and McNemar's test against SciPy."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from mien.evaluation.comparison import (
+    McNemar,
+    accuracy_difference,
     bootstrap_confusions,
     difference_intervals,
     mcnemar,
@@ -87,3 +91,22 @@ def test_mid_p_by_hand():
     # 2 against 2: 1 - ½ P(2) of 4 throws.
     assert mcnemar(*_models(2, 2)).mid_p == pytest.approx(1 - 6 / 16 / 2)
     assert mcnemar(*_models(0, 0)).mid_p == 1
+
+
+def test_the_interval_of_an_accuracy_difference():
+    """Agresti and Min's, by hand; and where both are right on the same ten faces it is no point."""
+    interval = accuracy_difference(McNemar(3, 9, 1, 1), 98)  # 3.5 and 9.5 of 100
+    assert interval.low == pytest.approx(0.06 - 1.95996 * math.sqrt(0.13 - 0.06**2) / 10, abs=1e-5)
+    assert interval.high == pytest.approx(0.06 + 1.95996 * math.sqrt(0.13 - 0.06**2) / 10, abs=1e-5)
+    same = accuracy_difference(McNemar(0, 0, 1, 1), 10)
+    assert same.low == pytest.approx(-1.95996 / 12, abs=1e-5) == -same.high
+
+
+@pytest.mark.parametrize("faces", [20, 100])
+def test_that_interval_covers_the_truth_as_often_as_it_says(faces):
+    rng = np.random.default_rng(5)
+    shares = [0.12, 0.05, 0.83]
+    counts = rng.multinomial(faces, shares, size=2000)
+    intervals = [accuracy_difference(McNemar(a, b, 1, 1), faces) for a, b, _ in counts.tolist()]
+    covered = np.mean([each.low <= -0.07 <= each.high for each in intervals])
+    assert covered >= 0.93

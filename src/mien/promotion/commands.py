@@ -39,7 +39,6 @@ def decide(root: Path, trained: Path) -> releases.Record:
         releases.find_model(champion) if champion else None,
         read_test_sets(data / "manifest.parquet", data / "faces.npy"),
         settings,
-        params.seed,
     )
     return releases.make_record(judgement, tag, champion, trained, values)
 
