@@ -76,6 +76,8 @@ class House:
         self.environment = {
             **environment(),
             "PREFECT_API_URL": f"{self.address}/api",
+            # To where the page came from: a browser elsewhere knows no 0.0.0.0, nor does a proxy.
+            "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL") or "/api",
             # Seconds for which a run that was asked for may wait for the worker's next look.
             "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
             "MIEN_REPORTS_URL": os.environ.get("MIEN_REPORTS_URL") or self.reports,

@@ -29,6 +29,14 @@ def test_a_proxy_before_the_reports_has_the_links(tmp_path, monkeypatch):
     assert house.environment["MIEN_REPORTS_URL"] == "https://reports.example.org"
 
 
+def test_a_browser_asks_where_the_page_came_from(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_UI_API_URL", raising=False)
+    assert House("0.0.0.0", 4300, tmp_path).environment["PREFECT_UI_API_URL"] == "/api"
+    monkeypatch.setenv("PREFECT_UI_API_URL", "https://prefect.example.org/behind/api")
+    environment = House("0.0.0.0", 4300, tmp_path).environment
+    assert environment["PREFECT_UI_API_URL"] == "https://prefect.example.org/behind/api"
+
+
 def test_drift_of_a_workspace_renews_that_one(root):
     deployments = yaml.safe_load((root / "prefect.yaml").read_text())["deployments"]
     (renewal,) = [each for each in deployments if each["name"] == "on-drift"]
