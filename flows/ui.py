@@ -24,6 +24,7 @@ import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.automations import apply_automations
+from flows.standing import as_people_left_it
 from mien.errors import MienError
 from mien.pipeline import environment
 
@@ -97,9 +98,10 @@ class House:
         self._wait_for_server()
         with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
             _make_pool()
-            for name in apply_automations():
-                print(f"automation: {name}", flush=True)
-        self._call("--no-prompt", "deploy", "--all")
+            with as_people_left_it():
+                for name in apply_automations():
+                    print(f"automation: {name}", flush=True)
+                self._call("--no-prompt", "deploy", "--all")
         self._start("worker", lambda: _prefect("worker", "start", "--pool", POOL))
         self._serve_reports()
         print(

@@ -37,7 +37,8 @@ class House:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def up(self) -> None:
+    def up(self, quiet: bool = True) -> None:
+        """Bring it up; ``quiet``: with schedules off, for they would work on the checkout."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "flows.ui", "--port", str(self.port)],
@@ -48,10 +49,10 @@ class House:
             )
         said = self.log.stat().st_size
         wait_for(lambda: b"Ctrl-C stops" in self.log.read_bytes()[said:], 180, self.process)
-        for deployment in self.post("deployments/filter"):  # they would work on the checkout
+        for deployment in self.post("deployments/filter") if quiet else []:
             for schedule in deployment["schedules"]:
                 path = f"deployments/{deployment['id']}/schedules/{schedule['id']}"
-                self._request("PATCH", path, {"active": False})
+                self.patch(path, active=False)
 
     def down(self) -> None:
         assert self.process is not None
@@ -79,12 +80,15 @@ class House:
         return found
 
     def post(self, path: str, **body: Any) -> Any:
-        return self._request("POST", path, body)
+        return self.request("POST", path, body)
+
+    def patch(self, path: str, **body: Any) -> Any:
+        return self.request("PATCH", path, body)
 
     def get(self, path: str) -> Any:
-        return self._request("GET", path)
+        return self.request("GET", path)
 
-    def _request(self, method: str, path: str, body: Any = None) -> Any:
+    def request(self, method: str, path: str, body: Any = None) -> Any:
         """The server's answer, once it is up and not too busy (as Prefect's own client asks)."""
         deadline = time.monotonic() + 60 * PATIENCE
         while True:
@@ -118,7 +122,7 @@ class House:
         due = datetime.now(UTC) + timedelta(seconds=3)
         schedule = {"interval": 86400, "anchor_date": due.isoformat()}
         entry = {"active": True, "schedule": schedule, "parameters": parameters}
-        (made,) = self._request("POST", path, [entry])
+        (made,) = self.request("POST", path, [entry])
         chosen = {
             "deployment_id": {"any_": [deployment["id"]]},
             "expected_start_time": {
@@ -136,7 +140,7 @@ class House:
             (run,) = runs()
             return self.wait(run["id"], seconds=seconds)
         finally:
-            self._request("DELETE", f"{path}/{made['id']}")
+            self.request("DELETE", f"{path}/{made['id']}")
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self.get(f"flow_runs/{run_id}")

@@ -1,5 +1,7 @@
 """`make ui` for real: a scheduled run, executed by a worker and read back from the server."""
 
+import pytest
+
 
 def test_a_scheduled_run_is_executed_and_can_be_read_back(house, chain):
     deployment = house.deployment()
@@ -21,3 +23,31 @@ def test_a_scheduled_run_is_executed_and_can_be_read_back(house, chain):
     assert again["name"] == "nothing changed"
     assert {state for _, state in house.tasks(again["id"])} == {"Cached"}
     assert chain.ran() == []
+
+
+@pytest.mark.slow
+def test_what_was_changed_in_the_ui_outlasts_a_restart(make_house):
+    house = make_house()  # has switched its schedules off
+    weekly, hourly = house.deployment(), house.deployment("monitoring/hourly")
+    own = {"active": True, "schedule": {"cron": "0 5 1 1 *"}, "parameters": {"workspace": "mine"}}
+    house.request("POST", f"deployments/{hourly['id']}/schedules", [own])
+    house.patch(f"deployments/{weekly['id']}", paused=True)
+    for automation in house.post("automations/filter"):
+        house.patch(f"automations/{automation['id']}", enabled=False)
+
+    for _ in range(2):
+        house.down()
+        house.up(quiet=False)
+        weekly, hourly = house.deployment(), house.deployment("monitoring/hourly")
+        assert (weekly["paused"], hourly["paused"]) == (True, False)
+        (schedule,) = weekly["schedules"]
+        assert (schedule["active"], schedule["schedule"]["cron"]) == (False, "0 3 * * 1")
+        left = {each["schedule"]["cron"]: each for each in hourly["schedules"]}
+        assert {cron: each["active"] for cron, each in left.items()} == {
+            "7 * * * *": False,
+            "0 5 1 1 *": True,
+        }
+        assert left["0 5 1 1 *"]["parameters"] == {"workspace": "mine"}
+        automations = house.post("automations/filter")
+        assert len(automations) == 2
+        assert not any(each["enabled"] for each in automations)
