@@ -23,6 +23,7 @@ from prefect.events.related import related_resources_from_run_context
 from prefect.states import Completed, Failed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
+from flows.training import require_server
 from mien.errors import MienError
 from mien.files import replacing_folder, write_json
 from mien.monitoring import report
@@ -52,8 +53,9 @@ def monitoring(workspace: Path = Path(), logs: Path | None = None) -> RunState:
     """
     root = workspace.resolve()
     try:
+        settings = load_params(root / "params.yaml").monitoring  # first: `alone` makes a folder
         with alone(root):
-            return _look(root, logs or log_folder(root))
+            return _look(root, logs or log_folder(root), settings)
     except MienError as error:
         return Failed(message=str(error))
 
@@ -71,8 +73,7 @@ def served_package(root: Path) -> Path:
     return find_package(root)
 
 
-def _look(root: Path, logs: Path) -> RunState:
-    settings = load_params(root / "params.yaml").monitoring
+def _look(root: Path, logs: Path, settings: MonitoringSettings) -> RunState:
     reference = read_reference(served_package(root), root)
     state = _send_pending(root, read_state(root).watching(reference.version))
     window = read_rows(logs, state, reference)
@@ -209,6 +210,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
     options = parser.parse_args()
+    require_server("monitoring")
     state = monitoring(**vars(options), return_state=True)
     if not state.is_completed():
         sys.exit(f"monitoring: error: {state.message}")

@@ -20,7 +20,7 @@ from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
 from flows.monitoring import log_folder
-from flows.training import training
+from flows.training import require_server, training
 from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.monitoring.kept import renew_reference
@@ -246,7 +246,9 @@ def main() -> None:
         "--since", default="", metavar="TIME", help="when faces became what they are now"
     )
     parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
-    state = retraining(**vars(parser.parse_args()), return_state=True)
+    options = parser.parse_args()
+    require_server("retraining")
+    state = retraining(**vars(options), return_state=True)
     if not state.is_completed():
         sys.exit(f"retraining: error: {state.message}")
     print(f"{state.name}: {state.message}", flush=True)

@@ -241,12 +241,8 @@ def _chosen(order: list[str], wanted: list[str]) -> list[str]:
     return [stage for stage in order if not wanted or stage in wanted]
 
 
-def require_server() -> None:
-    """Where a server is set, it must answer.
-
-    Raises:
-        MienError: it does not.
-    """
+def require_server(command: str) -> None:
+    """Where a server is set it must answer; this process ends with an error where it does not."""
     import httpx
 
     if not (url := PREFECT_API_URL.value()):
@@ -254,10 +250,10 @@ def require_server() -> None:
     try:
         httpx.get(f"{url}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
-        raise MienError(
-            f"no Prefect server answers at {url} ({error}); start one with `make ui`, "
-            "or unset PREFECT_API_URL to run without"
-        ) from None
+        sys.exit(
+            f"{command}: error: no Prefect server answers at {url} ({error}); start one with "
+            "`make ui`, or unset PREFECT_API_URL to run without"
+        )
 
 
 def main() -> None:
@@ -274,8 +270,8 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable"
     )
     options = vars(parser.parse_args())
+    require_server("training")
     try:
-        require_server()
         settings = map(assignment, options.pop("set"))
         overrides: dict[str, Any] = functools.reduce(merge, settings, {})
     except MienError as error:

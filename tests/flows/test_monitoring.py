@@ -1,8 +1,10 @@
 """The monitoring flow on logs in the service's form, with one Prefect server for all tests."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,6 +126,28 @@ def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkey
     assert len(list(workspace.list_runs(project.id))) == 1
 
 
+def test_a_server_that_is_not_there_is_told(place):
+    for command in ("monitoring", "retraining"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"flows.{command}", "--workspace", place.root],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"{command}: error: no Prefect server answers at http://127" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_no_workspace_is_told_and_none_is_begun(place):
+    state = monitoring(place.root / "typo", return_state=True)
+    assert state.is_failed()
+    assert "params.yaml: no such file" in state.message
+    assert not (place.root / "typo").exists()
+
+
 def test_two_at_once_a_broken_state_and_no_reference(place):
     with alone(place.root):
         assert "another monitoring run" in run(place).message
@@ -177,9 +201,9 @@ def test_the_event_says_since_when(place, sent):
 def test_another_models_bad_windows_do_not_count():
     from mien.monitoring.state import State
 
-    state = State(window=4, model="old", bad_windows=1, since="2026", mark={"a": 1})
+    state = State(4, "old", bad_windows=1, since="2026", mark={"a": 1})
     assert state.watching("old") == state
-    assert state.watching("new") == replace(state, model="new", bad_windows=0, since="")
+    assert state.watching("new") == State(4, "new", mark={"a": 1})
 
 
 def test_the_log_folder(monkeypatch):
