@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State as RunState
 from prefect.events import Event, Resource
 from prefect.events.clients import get_events_client
 from prefect.events.related import related_resources_from_run_context
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
@@ -172,8 +173,14 @@ def _event(
 
 
 def _send_pending(root: Path, state: State) -> State:
-    """Send the event that the last window left, also where that run died before it did."""
+    """Send the event that the last window left, also where that run died before it did.
+
+    The temporary server of a look by hand would take it, too, but starts nothing and ends.
+    """
     if state.pending is None:
+        return state
+    if not PREFECT_API_URL.value():
+        get_run_logger().warning("the drift's event waits for a look with PREFECT_API_URL set")
         return state
     # an event that an earlier version has left does not name the logs
     payload = {"logs": str(log_folder(root).resolve())} | state.pending["payload"]

@@ -126,6 +126,30 @@ def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkey
     assert len(list(workspace.list_runs(project.id))) == 1
 
 
+def test_without_a_server_that_stays_the_event_waits(place, sent, monkeypatch):
+    """The temporary one of a look by hand knows no deployment that the event could start."""
+    place.log.add(draw(300, RNG, brightness=3.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.monitoring, "PREFECT_API_URL", SimpleNamespace(value=lambda: None))
+        assert run(place).name == "Drift"
+        assert run(place).name == "Waiting"
+        assert not sent
+    assert run(place).name == "Waiting"
+    assert [event.payload["window"] for event in sent] == [1]
+    assert read_state(place.root).pending is None
+
+
+def test_an_event_that_waits_is_forgotten_once_all_is_well(place, sent, monkeypatch):
+    place.log.add(draw(300, RNG, brightness=3.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(flows.monitoring, "PREFECT_API_URL", SimpleNamespace(value=lambda: None))
+        assert run(place).name == "Drift"
+        place.log.add(draw(300, RNG))
+        assert run(place).name == "No drift"
+    assert run(place).name == "Waiting"
+    assert not sent
+
+
 def test_a_server_that_is_not_there_is_told(place):
     for command in ("monitoring", "retraining"):
         done = subprocess.run(
@@ -201,7 +225,7 @@ def test_the_event_says_since_when(place, sent):
 def test_another_models_bad_windows_do_not_count():
     from mien.monitoring.state import State
 
-    state = State(4, "old", bad_windows=1, since="2026", mark={"a": 1})
+    state = State(4, "old", bad_windows=1, since="2026", mark={"a": 1}, pending={"id": "x"})
     assert state.watching("old") == state
     assert state.watching("new") == State(4, "new", mark={"a": 1})
 

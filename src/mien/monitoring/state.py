@@ -38,8 +38,10 @@ class State:
     """An event that must still be sent."""
 
     def watching(self, model: str) -> "State":
-        """For this model: another one's bad windows do not count against it."""
-        return self if model == self.model else replace(self, model=model, bad_windows=0, since="")
+        """For this model: another one's bad windows and drift do not count against it."""
+        if model == self.model:
+            return self
+        return replace(self, model=model, bad_windows=0, since="", pending=None)
 
     def after(self, window: Window, verdict: Verdict) -> "State":
         """Once a window has been judged."""
@@ -51,6 +53,7 @@ class State:
             bad_windows=verdict.bad_windows,
             since=(self.since or verdict.start or "") if verdict.bad_windows else "",
             volumes=[*self.volumes, *([now] if now else [])][-_HISTORY:],
+            pending=self.pending if verdict.bad_windows else None,
         )
 
 
