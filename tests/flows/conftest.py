@@ -105,9 +105,9 @@ class House:
     def deployment(self, name: str = "training/weekly") -> dict[str, Any]:
         return self.get(f"deployments/name/{name}")
 
-    def start(self, **parameters: Any) -> str:
+    def start(self, name: str = "training/weekly", /, **parameters: Any) -> str:
         """A run by hand, as the UI's custom run makes it; its id."""
-        deployment = self.deployment()
+        deployment = self.deployment(name)
         created = self.post(
             f"deployments/{deployment['id']}/create_flow_run",
             parameters=parameters,

@@ -1,6 +1,11 @@
 """`make ui` for real: a scheduled run, executed by a worker and read back from the server."""
 
+import shutil
+
+import numpy as np
 import pytest
+
+from tests.monitoring.rows import Log, draw, make_package
 
 
 def test_a_scheduled_run_is_executed_and_can_be_read_back(house, chain):
@@ -51,3 +56,17 @@ def test_what_was_changed_in_the_ui_outlasts_a_restart(make_house):
         automations = house.post("automations/filter")
         assert len(automations) == 2
         assert not any(each["enabled"] for each in automations)
+
+
+@pytest.mark.slow
+def test_two_workspaces_are_watched_by_one_server(house, tmp_path, root):
+    """Their schedules make runs of one deployment at the same minute."""
+    runs = []
+    for name in ("one", "other"):
+        workspace = tmp_path / name
+        make_package(workspace / "models" / "package")
+        shutil.copy(root / "params.yaml", workspace)
+        Log(workspace / "logs").add(draw(300, np.random.default_rng(8)))
+        runs.append(house.start("monitoring/hourly", workspace=str(workspace)))
+    ended = [house.wait(run, seconds=150) for run in runs]
+    assert [run["state"]["name"] for run in ended] == ["No drift", "No drift"]
