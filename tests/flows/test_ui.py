@@ -1,12 +1,16 @@
 """What `make ui` opens, and what its deployments hand on; no server is needed to know."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import httpx
 import pytest
 import yaml
 
 from flows.ui import House
+from mien.pipeline import TELEMETRY_OFF
 from tests.flows.conftest import free_port
 
 
@@ -44,3 +48,17 @@ def test_drift_of_a_workspace_renews_that_one(root):
     handed_on = {name: f"{{{{ event.payload.{name} }}}}" for name in trigger["parameters"]}
     assert trigger["parameters"] == handed_on
     assert {"workspace", "logs", "reason", "since"} <= set(handed_on)
+
+
+@pytest.mark.parametrize("command", ["training", "monitoring", "retraining", "ui"])
+def test_no_tool_reports_home_from_a_command_by_hand(root, command):
+    code = (
+        f"import flows.{command}; from prefect.settings import get_current_settings as settings; "
+        "from prefect._internal.analytics.enabled import is_telemetry_enabled as told; "
+        "print(settings().server.analytics_enabled, told())"
+    )
+    ours = {name: value for name, value in os.environ.items() if name not in TELEMETRY_OFF}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=ours, stdout=subprocess.PIPE, check=True
+    )
+    assert done.stdout.split() == [b"False", b"False"]
