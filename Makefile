@@ -88,6 +88,6 @@ lock: $(STAMP)  ## remake requirements.lock from pyproject.toml
 	mv .mien/requirements.lock requirements.lock
 	rm -rf .mien/lock
 
-clean:  ## remove caches and checkpoints; results, data and .venv stay
+clean:  ## remove caches, checkpoints and what Prefect keeps; results, data and .venv stay
 	rm -rf .mien .prefect .pytest_cache .hypothesis .mypy_cache .ruff_cache dist
 	find src flows tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
