@@ -111,3 +111,11 @@ def test_the_champion_is_read_from_its_card_in_the_model_store(tmp_path: Path):
     assert champion(tmp_path) == Run(
         "mien:0123abcd", {"faces accuracy": 0.8}, {"seed": 0, "relabel.coverage": 0.6}
     )
+
+
+def test_a_comparison_that_cannot_be_read_fails_no_run(tmp_path: Path):
+    for text in ("<<<<<<< HEAD\n", "{}", "[]"):
+        write_text(tmp_path / "releases/champion.json", text)
+        write_text(tmp_path / ".mien/last_run.json", text)
+        assert champion(tmp_path) is None
+        assert previous_run(tmp_path) is None

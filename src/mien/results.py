@@ -70,9 +70,11 @@ def this_run(root: Path, name: str) -> Run:
 
 
 def previous_run(root: Path) -> Run | None:
-    """The last run that `remember` was told of."""
-    path = root / _REMEMBERED
-    return Run(**read_json(path)) if path.is_file() else None
+    """The last run that `remember` was told of; None where there is none, or it can't be read."""
+    try:
+        return Run(**read_json(root / _REMEMBERED))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def remember(root: Path, run: Run) -> None:
@@ -81,8 +83,8 @@ def remember(root: Path, run: Run) -> None:
 
 
 def champion(root: Path) -> Run | None:
-    """The model that is served, from its card; None where none has been promoted, where the model
-    store does not hold it, or where that cannot be read."""
+    """The model that is served, from its card; None where none has been promoted, the pointer can't
+    be read (`mien.promotion` says so), or the model store does not hold it."""
     pointer = root / "releases" / "champion.json"
     if not pointer.is_file():
         return None
@@ -93,13 +95,7 @@ def champion(root: Path) -> Run | None:
     try:
         tag = read_json(pointer)["tag"]
         card = read_json(Path(bentoml.models.get(tag).path_of(CARD)))
-    except (
-        bentoml.exceptions.BentoMLException,
-        FileNotFoundError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):
+    except (bentoml.exceptions.BentoMLException, OSError, ValueError, KeyError, TypeError):
         return None
     figures = {
         f"{row['test_set']} {measure}": row[key]["value"]
