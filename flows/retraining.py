@@ -104,9 +104,7 @@ def claim_turn(root: Path, settings: MonitoringSettings, force: bool) -> str | N
     path.parent.mkdir(parents=True, exist_ok=True)
     with (root / "monitoring" / ".retrainings.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        starts = (
-            [datetime.fromisoformat(each) for each in read_json(path)] if path.is_file() else []
-        )
+        starts = _starts(path)
         now = datetime.now(UTC)
         told = None if force else too_soon(starts, now, settings)
         if told is None:
@@ -114,6 +112,17 @@ def claim_turn(root: Path, settings: MonitoringSettings, force: bool) -> str | N
     if told:
         get_run_logger().info(told)
     return told
+
+
+def _starts(path: Path) -> list[datetime]:
+    try:
+        return [datetime.fromisoformat(each) for each in read_json(path)]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError):
+        raise MienError(
+            f"{path}: not a list of times; restore it, or remove it to start counting anew"
+        ) from None
 
 
 def too_soon(starts: list[datetime], now: datetime, settings: MonitoringSettings) -> str | None:

@@ -89,6 +89,17 @@ def test_promoted_then_skipped_then_refused(workspace, trained):  # noqa: F811
     assert releases.read_champion(root) == before
 
 
+def test_a_broken_list_of_turns_is_named(workspace, trained):  # noqa: F811
+    root = workspace("served", GOOD)
+    (root / "monitoring").mkdir()
+    for text in ("[", "[1]"):
+        (root / "monitoring" / "retrainings.json").write_text(text)
+        state = retraining(root, return_state=True)
+        assert state.is_failed()
+        assert "retrainings.json: not a list of times" in state.message
+    assert trained == []
+
+
 def test_a_failed_training_changes_nothing(workspace, monkeypatch):  # noqa: F811
     @flow(name="training")
     def fails(workspace):
