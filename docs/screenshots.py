@@ -1,7 +1,11 @@
-"""Take the pictures of the report and of Prefect's UI in ``docs/images/`` with a headless Chromium.
+"""Take the pictures of the report, the served page and Prefect's UI in ``docs/images/`` with a
+headless Chromium.
 
     make run
     python docs/screenshots.py report
+
+    make serve                           # in another terminal, after `make run`
+    python docs/screenshots.py service
 
     make ui                              # in another terminal
     python docs/screenshots.py prefect   # after a few runs, one of which failed its validation
@@ -20,11 +24,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 from websockets.sync.client import ClientConnection, connect
 
 IMAGES = Path(__file__).resolve().parent / "images"
-REPORT = IMAGES.parents[1] / "reports" / "evaluation" / "index.html"
+ROOT = IMAGES.parents[1]
+REPORT = ROOT / "reports" / "evaluation" / "index.html"
+SERVICE = "http://127.0.0.1:3000"
 PORT = 9333
 SETTLES = 6.0
 """Seconds that a page has to fetch and draw its parts."""
@@ -35,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["report", "prefect"])
+    parser.add_argument("what", choices=["report", "service", "prefect"])
     parser.add_argument("--url", default="http://127.0.0.1:4200", help="of Prefect")
     parser.add_argument("--chromium", default="chromium")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="such as prefect-run")
@@ -45,6 +53,8 @@ def main() -> None:
         if not REPORT.is_file():
             parser.error(f"{REPORT} is not there; run the pipeline first")
         pages = {"report": (REPORT.as_uri(), 1338, "")}
+    elif options.what == "service":
+        pages = {"serving-page": (SERVICE, 1400, "")}
     else:
         pages = prefect_pages(options.url)
     if missing := set(options.only) - set(pages):
@@ -52,7 +62,8 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with browser(options.chromium) as page:
         for name in options.only or pages:
-            picture = shoot(page, *pages[name])
+            photo = drawn_photo() if options.what == "service" else None
+            picture = shoot(page, *pages[name], photo)
             (IMAGES / f"{name}.png").write_bytes(picture)
             print(f"written: docs/images/{name}.png ({len(picture) // 1024} kB)")
 
@@ -116,8 +127,26 @@ def browser(chromium: str) -> Iterator[ClientConnection]:
             process.wait()
 
 
-def shoot(page: ClientConnection, url: str, height: int, tab: str) -> bytes:
-    """PNG of a page, 1300 pixels wide; ``tab`` is clicked on first."""
+def drawn_photo() -> Path:
+    """A photo of three test faces that `make run` has drawn, in which the service finds them."""
+    from mien.data.manifest import read_manifest
+
+    prepared = ROOT / "data" / "prepared"
+    table = read_manifest(prepared / "manifest.parquet")
+    store = np.load(prepared / "faces.npy", mmap_mode="r")
+    tests = table[table["split"] == "test"]
+    photo = np.full((240, 680), 150, np.uint8)
+    for place, label in enumerate(("surprise", "happy", "neutral")):
+        row = tests.loc[tests["label"] == label, "row"].iloc[0]
+        left = 40 + 210 * place
+        photo[30:210, left : left + 180] = cv2.resize(np.asarray(store[row]), (180, 180))
+    path = Path(tempfile.gettempdir()) / "photo.png"
+    cv2.imwrite(str(path), photo)
+    return path
+
+
+def shoot(page: ClientConnection, url: str, height: int, tab: str, photo: Path | None) -> bytes:
+    """PNG of a page, 1300 pixels wide; ``tab`` is clicked on, or ``photo`` chosen, first."""
     say(
         page,
         "Emulation.setDeviceMetricsOverride",
@@ -134,6 +163,11 @@ def shoot(page: ClientConnection, url: str, height: int, tab: str) -> bytes:
             f".find(e => !e.children.length && e.textContent.trim() == '{tab}')"
         )
         say(page, "Runtime.evaluate", expression=f"{found}.click()")
+        time.sleep(SETTLES)
+    if photo:
+        root = say(page, "DOM.getDocument")["root"]["nodeId"]
+        chooser = say(page, "DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        say(page, "DOM.setFileInputFiles", nodeId=chooser, files=[str(photo)])
         time.sleep(SETTLES)
     return base64.b64decode(say(page, "Page.captureScreenshot", format="png")["data"])
 
