@@ -201,7 +201,7 @@ def register(folder: Path, name: str) -> str:
         fcntl.flock(file, fcntl.LOCK_EX)  # two at once would take each other's copy for half of one
         try:
             stored = bentoml.models.get(tag)
-            if _is_copy(Path(stored.path), folder):
+            if _is_whole(Path(stored.path), folder):
                 return str(stored.tag)
             bentoml.models.delete(tag)
         except NotFound:
@@ -213,8 +213,16 @@ def register(folder: Path, name: str) -> str:
     return str(model.tag)
 
 
-def _is_copy(stored: Path, folder: Path) -> bool:
-    copies = [(stored / path.name, path) for path in folder.iterdir() if path.is_file()]
-    return all(
-        copy.is_file() and copy.stat().st_size == path.stat().st_size for copy, path in copies
-    )
+def _is_whole(stored: Path, folder: Path) -> bool:
+    """Whether all files of a package are in the store.
+
+    A card tells where and how fast the network was packaged, and may be of another size when the
+    same version is packaged again: the model that may be in service stays.
+    """
+    same = (ONNX, WEIGHTS, PROJECTION, REFERENCE)  # of which the version is made
+    for path in folder.iterdir():
+        copy = stored / path.name
+        size = copy.stat().st_size if copy.is_file() else 0
+        if size != path.stat().st_size and (path.name in same or not size):
+            return False
+    return True

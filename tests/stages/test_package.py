@@ -141,7 +141,19 @@ def test_registering_twice_keeps_the_tag(packaged):
     assert {str(model.tag) for model in bentoml.models.list("mien")} == before
 
 
-@pytest.mark.parametrize("lost", ["model.onnx", "model.yaml"])
+def test_a_package_made_again_leaves_the_model_in_the_store_alone(packaged, tmp_path):
+    """Its card tells of another latency; the model went from the store, under a service perhaps."""
+    folder = shutil.copytree(packaged / "package", tmp_path / "package")
+    card = _json(folder / "card.json")
+    card["cost"]["latency_ms"] = 0.5
+    (folder / "card.json").write_text(json.dumps(card))
+    stored = Path(bentoml.models.get(_json(packaged / "package.json")["tag"]).path)
+    before = stored.stat().st_ino, (stored / "card.json").read_text()
+    packaging.register(folder, "mien")
+    assert (stored.stat().st_ino, (stored / "card.json").read_text()) == before
+
+
+@pytest.mark.parametrize("lost", ["model.onnx", "card.json", "model.yaml"])
 def test_what_a_killed_process_has_left_in_the_store_is_replaced(packaged, lost):
     tag = _json(packaged / "package.json")["tag"]
     path = Path(bentoml.models.get(tag).path)
