@@ -17,19 +17,22 @@ from prefect.client.schemas.responses import DeploymentResponse
 def as_people_left_it() -> Iterator[None]:
     """Around a deployment: what was off before is off afterwards, added schedules are there.
 
-    ``prefect.yaml`` still says when its own schedules run; it knows them by their slugs.
+    That also holds where the deployment fails half-way. ``prefect.yaml`` still says when its own
+    schedules run, and which there are; they are those that have a slug.
     """
     with get_client(sync_client=True) as client:
         before = {each.id: each for each in client.read_deployments()}
         off = {each.name for each in client.read_automations() if not each.enabled}
-    yield
-    with get_client(sync_client=True) as client:
-        for deployment in client.read_deployments():
-            if old := before.get(deployment.id):
-                _restore(client, deployment, old)
-        for automation in client.read_automations():
-            if automation.enabled and automation.name in off:
-                client.pause_automation(automation.id)
+    try:
+        yield
+    finally:
+        with get_client(sync_client=True) as client:
+            for deployment in client.read_deployments():
+                if old := before.get(deployment.id):
+                    _restore(client, deployment, old)
+            for automation in client.read_automations():
+                if automation.enabled and automation.name in off:
+                    client.pause_automation(automation.id)
 
 
 def _restore(client: SyncPrefectClient, now: DeploymentResponse, old: DeploymentResponse) -> None:
@@ -37,6 +40,8 @@ def _restore(client: SyncPrefectClient, now: DeploymentResponse, old: Deployment
         client.pause_deployment(now.id)
     for schedule in old.schedules:
         same = next((each for each in now.schedules if _are_one(each, schedule)), None)
+        if same is None and schedule.slug:
+            continue  # prefect.yaml names it no more
         if same is None:
             kept = schedule.model_dump(include=set(DeploymentScheduleCreate.model_fields))
             client.create_deployment_schedules(now.id, [DeploymentScheduleCreate(**kept)])

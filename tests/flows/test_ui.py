@@ -4,12 +4,20 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
+from unittest.mock import Mock
+from uuid import uuid4
 
 import httpx
 import pytest
 import yaml
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 
+from flows.standing import as_people_left_it
 from flows.ui import House
+from mien.errors import MienError
 from mien.pipeline import TELEMETRY_OFF
 from tests.flows.conftest import free_port
 
@@ -39,6 +47,28 @@ def test_a_browser_asks_where_the_page_came_from(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_UI_API_URL", "https://prefect.example.org/behind/api")
     environment = House("0.0.0.0", 4300, tmp_path).environment
     assert environment["PREFECT_UI_API_URL"] == "https://prefect.example.org/behind/api"
+
+
+def test_a_schedule_that_prefect_yaml_names_no_more_goes(monkeypatch):
+    """It came back with each deployment. What was off stays off where one fails half-way."""
+    weekly, mine, added = (
+        DeploymentSchedule(schedule=CronSchedule(cron=f"{i} * * * *"), active=i > 0, slug=slug)
+        for i, slug in enumerate(("weekly", "mine", None))
+    )
+    again = weekly.model_copy(update={"id": uuid4(), "active": True})
+    before = DeploymentResponse(
+        id=uuid4(), name="d", flow_id=uuid4(), schedules=[weekly, mine, added]
+    )
+    after = before.model_copy(update={"schedules": [again]})
+    client = Mock()
+    client.read_deployments.side_effect = [[before], [after]]
+    client.read_automations.return_value = []
+    monkeypatch.setattr("flows.standing.get_client", lambda **_: nullcontext(client))
+    with pytest.raises(MienError), as_people_left_it():
+        raise MienError("`prefect deploy` failed")
+    client.update_deployment_schedule.assert_called_once_with(before.id, again.id, active=False)
+    ((_, made), _) = client.create_deployment_schedules.call_args
+    assert [each.schedule for each in made] == [added.schedule]
 
 
 def test_drift_of_a_workspace_renews_that_one(root):
