@@ -53,9 +53,10 @@ def test_the_old_goes_while_nobody_asks_anything(tmp_path, monkeypatch, package)
     log = PredictionLog(load_package(package))
     time.sleep(0.1)
     faces = tmp_path / "predictions/images"
-    new, old = put(faces / "1.png", 10, 0), put(faces / "2.png", 10, 0)
+    new, old = put(faces / "1.png", 10, 0), put(tmp_path / "2.png", 10, 0)
     new.touch()
     os.utime(old, (time.time() - 31 * 86400,) * 2)
+    old = old.replace(faces / "2.png")
     deadline = time.monotonic() + 20
     while old.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
