@@ -63,10 +63,11 @@ def test_killed_in_the_supervised_part_it_goes_on(measured, params, monkeypatch)
     assert same(run(settings(params, 2), measured, "killed"), whole)
 
 
-def test_killed_before_an_upgrade_it_begins_anew(measured, params, monkeypatch, capsys):
+@pytest.mark.parametrize("upgraded", ["CODE", "__file__"])
+def test_killed_before_an_upgrade_it_begins_anew(measured, params, monkeypatch, capsys, upgraded):
     assert {"training.py", "losses.py", "augmentation.py"} <= {path.name for path in pretrain.CODE}
     code = measured / "training.py"
-    monkeypatch.setattr(pretrain, "CODE", [code])
+    monkeypatch.setattr(pretrain, upgraded, [code] if upgraded == "CODE" else str(code))
     code.write_text("one way")
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain, "accuracy_on", kill)

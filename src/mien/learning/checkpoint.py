@@ -30,8 +30,8 @@ CODE = sorted(
         _PACKAGE / "data" / "dataset.py",
     ]
 )
-"""What a stage's training follows from, for its inputs: after an upgrade a run that was killed
-begins anew, as DVC runs the stage anew, and is not half of one version and half of another."""
+"""The modules that decide how a stage trains, besides its own. They belong to the key: a run that
+was killed before an upgrade begins anew, and is not half of one version and half of another."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained, larger, *CODE],
+        [manifest, faces, pretrained, larger, *CODE, Path(__file__)],
     )
     augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 

@@ -52,7 +52,7 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "finetune"}),
-        [manifest, faces, assignments, training_set, start, *CODE],
+        [manifest, faces, assignments, training_set, start, *CODE, Path(__file__)],
     )
     task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
     said = posteriors(pd.read_parquet(assignments), data.unlabelled, params.expressions)

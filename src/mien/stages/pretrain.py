@@ -53,7 +53,8 @@ def main(
     networks = settings.larger.networks if settings.larger.epochs else 0
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
-    inputs = [manifest, faces, *refinery, *([start] if start else []), *CODE]
+    shipped = [*refinery, *([start] if start else [])]
+    inputs = [manifest, faces, *shipped, *CODE, Path(__file__)]
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
