@@ -264,13 +264,20 @@ def test_what_git_refuses_stands_all_the_same_and_is_told(workspace):
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     for key, value in (("user.name", "T"), ("user.email", "t@example.org")):
         subprocess.run(["git", "config", key, value], cwd=root, check=True)
+    for command in (["commit", "-q", "--allow-empty", "-m", "x"], ["tag", "mien@v2.0.0"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
     hook = root / ".git" / "hooks" / "pre-commit"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\necho lint first\nexit 1\n")
     hook.chmod(0o755)
-    with pytest.raises(MienError, match=r"decision stands in releases/, .*: git: .*lint first"):
+    with pytest.raises(MienError, match=r"decision stands in releases/, but `git commit` .*: lint"):
         commands.promote(root, root)
     assert releases.read_champion(root)["tag"] == tag_of(root)
+
+    hook.unlink()
+    (record,) = releases.list_releases(root)
+    with pytest.raises(MienError, match="decision stands in releases/, but `git tag` failed"):
+        releases.commit_release(root, record)
 
 
 def test_the_pointer_is_never_half_written(workspace):

@@ -303,7 +303,8 @@ def _git(root: Path, *arguments: str) -> str:
     )
     if answer.returncode:
         told = answer.stderr.strip() or answer.stdout.strip()
-        raise MienError(f"the decision stands in {FOLDER}/, but was not committed: git: {told}")
+        command = f"git {arguments[0]}"
+        raise MienError(f"the decision stands in {FOLDER}/, but `{command}` failed: {told}")
     return answer.stdout
 
 
