@@ -325,6 +325,20 @@ def test_unlabelled_faces_of_people_held_out_are_left_out(tmp_path: Path) -> Non
     assert listing.left_out["kind"].tolist() == ["held_out_person"] * 2
 
 
+def test_a_person_whom_the_column_split_puts_on_two_sides_stays_for_validate(
+    tmp_path: Path,
+) -> None:
+    """Where the label was among the hidden ones, the mistake went unseen."""
+    rows = [f"{i}.png,happy,anna,train" for i in range(9)] + [
+        "x.png,happy,anna,test",
+        "y.png,,anna,",
+    ]
+    (tmp_path / "faces.csv").write_text("\n".join(["path,label,identity,split", *rows]))
+    listing = list_source(csv(label_share=0.3), tmp_path, EXPRESSIONS)
+    assert listing.table["split"].value_counts()["none"] == 6
+    assert listing.left_out["path"].tolist() == ["y.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

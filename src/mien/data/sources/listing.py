@@ -172,10 +172,12 @@ def leave_out(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def leave_out_held_out(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Part the unlabelled faces of people who are in a validation or test set from the others:
-    ``(table, left out)``."""
+    """Part the faces without a label of people who are in a validation or test set from the others:
+    ``(table, left out)``. Where a hidden label is known, the source itself has put the person on
+    two sides, which the stage `validate` tells."""
     people = table.loc[table["split"].isin(["validation", "test"]), "identity"].dropna()
-    out = table["split"].eq("none") & table["identity"].isin(people)
+    silent = table["split"].eq("none") & table["true_label"].isna()
+    out = silent & table["identity"].isin(people)
     return table[~out].reset_index(drop=True), set_aside(
         table.loc[out, "path"].tolist(),
         "without a label, of a person who is in the validation or test set",
