@@ -175,7 +175,8 @@ def _event(
 def _send_pending(root: Path, state: State) -> State:
     """Send the event that the last window left, also where that run died before it did.
 
-    The temporary server of a look by hand would take it, too, but starts nothing and ends.
+    A look by hand without a server has a temporary one, where no deployment waits for the event:
+    it stays for the next look.
     """
     if state.pending is None:
         return state

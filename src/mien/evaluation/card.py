@@ -119,7 +119,7 @@ def build_card(
 
 
 def describe_first_weights(params: Params) -> str:
-    """What the network had learned before it saw the data below, or hears of others beside it."""
+    """What the network had learned before it saw the data below, and who refines its labels."""
     size, refinery = params.pretrain.first_weights, params.pretrain.refinery.networks
     begun = "random" if size == "random" else f"those of `{size}` that ship with Mien"
     if refinery:

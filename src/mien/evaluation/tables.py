@@ -120,7 +120,8 @@ def tabulate_selective(test_sets: list[TestSet]) -> pd.DataFrame:
 
 
 def _confidence(test_sets: list[TestSet]) -> tuple[Floats, Booleans]:
-    """Of the final model, and where it is right; DVC draws one line for each revision."""
+    """The final model's confidence, and whether it is right, on the faces of all test sets: DVC
+    draws one line for each revision."""
     finals = [each.final for each in test_sets]
     return (
         np.concatenate([each.confidence for each in finals]),

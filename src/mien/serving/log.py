@@ -140,8 +140,8 @@ class PredictionLog:
     """Writes one row for each face that a model answered, and one for a photo without any.
 
     A thread of its own does it, a few requests at a time, after they were answered; `close` waits
-    for it. Where it can't keep up, requests wait for it. It also removes what is too old, while
-    nobody asks anything, too.
+    for it. Where it can't keep up, requests wait for it. It also removes what is too old, even
+    while nobody asks anything.
     """
 
     def __init__(self, package: Package) -> None:

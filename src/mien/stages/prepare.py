@@ -113,7 +113,7 @@ def _check_faces(
     """Refuse data with which a later stage would fail, hours later perhaps.
 
     Every expression needs a training example, `cluster` unlabelled faces, `evaluate` test faces.
-    So many of each role are ``lost``: they were copies.
+    ``lost`` says how many faces of each role were copies of others.
     """
     known = set(table.loc[table["split"].eq("train"), "label"])
     missing = [name for name in expressions if name not in known]
