@@ -193,9 +193,9 @@ def _compare(
             f"{test_set.name}: accuracy",
             interval.low >= -settings.max_accuracy_loss,
             f"{test_set.name}: accuracy changes by {100 * change:+.1f} points on {len(truth):,} "
-            f"faces, 95% interval "
-            f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}; a loss of more than "
-            f"{100 * settings.max_accuracy_loss:.1f} must be ruled out",
+            f"faces, 95% interval {100 * interval.low:+.1f} to {100 * interval.high:+.1f}; a loss "
+            f"of more than {100 * settings.max_accuracy_loss:.1f} must be ruled out "
+            "(promotion.max_accuracy_loss)",
         ),
         Check(
             f"{test_set.name}: McNemar",
