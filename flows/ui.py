@@ -10,7 +10,6 @@ import functools
 import http.server
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,9 +26,11 @@ from flows.automations import apply_automations
 from flows.standing import as_people_left_it
 from mien.errors import MienError
 from mien.pipeline import environment
+from mien.ports import require_free
 
 POOL = "mien"
 LOOPBACK = "127.0.0.1"
+_ADVICE = "is `make ui` running already? Another port: make ui PORT=4300"
 _START = 120.0
 """Seconds that the server has for its start; the first one makes the database."""
 _STOP = 15.0
@@ -89,8 +90,8 @@ class House:
 
     def up(self) -> None:
         """Start what is there to be started, in the order in which it is needed."""
-        _require_free(self.host, self.port)
-        _require_free(LOOPBACK, self.port + 1)
+        require_free(self.host, self.port, _ADVICE)
+        require_free(LOOPBACK, self.port + 1, _ADVICE)
         self._start(
             "server",
             lambda: _prefect("server", "start", "--host", self.host, "--port", str(self.port)),
@@ -191,18 +192,6 @@ def _make_pool() -> None:
 
 def _prefect(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "prefect", *arguments]
-
-
-def _require_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise MienError(
-                f"{host}:{port} is taken ({error.strerror}): is `make ui` running already? "
-                "Another port: make ui PORT=4300"
-            ) from None
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -411,5 +411,5 @@ def test_a_port_in_use_ends_the_start(package, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refused_start(tmp_path, "--port", port, MIEN_MODEL=str(package))
-    assert f"--port {port}: " in line
+    assert f"port {port} at 127.0.0.1: " in line
     assert "in use" in line

@@ -2,11 +2,11 @@
 
 import argparse
 import os
-import socket
 import sys
 from pathlib import Path
 
 from mien.errors import MienError
+from mien.ports import require_free
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         load_package(folder)
         make_detector()
         read_settings()
-        _check_port(host, options.port)
+        require_free(host, options.port, "name another one: --port 3001")
     except MienError as error:
         sys.exit(f"mien.serving: error: {error}")
     print(f"serving {folder} on http://127.0.0.1:{options.port}", flush=True)
@@ -39,15 +39,6 @@ def main(arguments: list[str] | None = None) -> None:
     command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
     command += ["--host", host, "--port", str(options.port)]
     os.execv(sys.executable, command)
-
-
-def _check_port(host: str, port: int) -> None:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the service takes it
-        try:
-            sock.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise MienError(f"--port {port}: {error}; name another one") from None
 
 
 if __name__ == "__main__":
