@@ -9,7 +9,7 @@ import bentoml
 class Empty:
     """Answers at once."""
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, images: list[Path]) -> dict[str, int]:
         """How many pictures were sent."""
         return {"faces": len(images)}

@@ -16,7 +16,7 @@ class Fer:
     def __init__(self) -> None:
         self.network = FerNetwork()
 
-    @bentoml.api
+    @bentoml.api  # type: ignore[untyped-decorator]
     def predict(self, images: list[Path]) -> dict[str, Any]:
         """Probabilities of each picture."""
         return {"faces": [self.classify(path.read_bytes()) for path in images]}
@@ -24,4 +24,5 @@ class Fer:
     def classify(self, data: bytes) -> list[float]:
         """One face's probabilities."""
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert picture is not None, "not a picture"
         return self.network.classify(picture)

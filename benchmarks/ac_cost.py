@@ -39,7 +39,7 @@ def main() -> None:
 def compare(params: Params) -> dict[str, Any]:
     """The AC-CNN, its ordinary twin, and how many times as much the twin costs."""
     classes, size = len(params.expressions), params.prepare.image_size
-    sessions, rows = {}, {}
+    sessions, rows = {}, dict[str, dict[str, Any]]()
     for convolution in ("affinity", "ordinary"):
         settings = params.model.model_copy(update={"convolution": convolution})
         model = build(settings, classes)

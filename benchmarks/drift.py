@@ -52,7 +52,7 @@ def main() -> None:
 
     rng = np.random.default_rng(SEED)
     undrifted = list(false_alarms(pool, reference, settings, rng))
-    drifted = []
+    drifted: list[dict[str, Any]] = []
     for kind, strength, described in degraded(network, faces, shown):
         drifted += detections(kind, strength, described, reference, settings, rng)
         print(f"{kind}, {strength}, {time.perf_counter() - started:.0f} s", flush=True)
@@ -125,7 +125,16 @@ def degraded(
 def window(pool: pd.DataFrame, size: int, rng: np.random.Generator) -> Window:
     """A random draw of faces, one a picture."""
     rows = pool.iloc[rng.choice(len(pool), size, replace=False)].reset_index(drop=True)
-    return Window(rows, size, 0, 0, None, None, files=1)
+    return Window(
+        rows,
+        pictures=size,
+        photos=size,
+        photos_without_face=0,
+        unfamiliar=0,
+        start=None,
+        end=None,
+        files=1,
+    )
 
 
 def false_alarms(

@@ -135,12 +135,13 @@ def serve_flows(root: Path) -> None:
     payload = {name: f"{{{{ event.payload.{name} }}}}" for name in handed_on}
     trigger = DeploymentEventTrigger(expect={EVENT}, parameters=payload)
     workspace = {"workspace": str(root)}
-    serve(
+    deployments: list[Any] = [  # Prefect's types leave open whether they must be waited for
         monitoring.to_deployment("drill", parameters=workspace),
         retraining.to_deployment(
             "drill", parameters=workspace, triggers=[trigger], concurrency_limit=1
         ),
-    )
+    ]
+    serve(*deployments)
 
 
 def prepare_workspace(root: Path, settings: dict[str, Any]) -> None:
@@ -195,8 +196,7 @@ def look() -> dict[str, str]:
     """Run the monitoring deployment, as its schedule would; the verdict and why."""
     from prefect.deployments import run_deployment
 
-    state = run_deployment("monitoring/drill", timeout=None, as_subflow=False).state
-    return {"verdict": state.name, "reason": state.message or ""}
+    return _said(run_deployment("monitoring/drill", timeout=None, as_subflow=False))
 
 
 def renewed() -> bool:
@@ -225,11 +225,16 @@ def spoil(root: Path) -> dict[str, str]:
 
     override(root, SPOILT)
     parameters = {"logs": str(root / ".mien" / "no-logs"), "reason": "spoilt on purpose"}
-    state = run_deployment(
-        "retraining/drill", parameters=parameters, timeout=None, as_subflow=False
-    ).state
-    assert state.name == "Refused", state
-    return {"verdict": state.name, "reason": state.message or ""}
+    said = _said(
+        run_deployment("retraining/drill", parameters=parameters, timeout=None, as_subflow=False)
+    )
+    assert said["verdict"] == "Refused", said
+    return said
+
+
+def _said(run: Any) -> dict[str, str]:
+    """How a run ended, and why."""
+    return {"verdict": str(run.state.name), "reason": run.state.message or ""}
 
 
 def compare(before: str, after: str, size: int) -> dict[str, Any]:

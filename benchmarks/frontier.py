@@ -20,12 +20,13 @@ Writes ``benchmarks/results/frontier.json`` and ``frontier.svg``.
 """
 
 import argparse
+import functools
 import importlib
 import itertools
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -131,7 +132,8 @@ class Peer(nn.Module):
         super().__init__()
         self.standardise, self.network = Standardise(), network
         self.head = nn.Identity()
-        self.head.out_features = self.embedding_size = classes
+        self.embedding_size = classes
+        self.head.out_features = classes  # type: ignore[assignment]  # as a linear head has it
 
     def forward(self, faces: Tensor) -> Tensor:
         """Logits ``[B, classes]``."""
@@ -147,13 +149,13 @@ class Peer(nn.Module):
         return self
 
 
-def published(module: str, name: str, classes: int) -> nn.Module:
+def published(module: str, name: str, classes: int) -> Peer:
     """A network of pytorchcv for ``[B, 1, S, S]`` of any size."""
     # by their modules: the package's own list of models also imports those that need torchvision
     make = getattr(importlib.import_module(f"pytorchcv.models.{module}"), name)
-    network: nn.Module = make(num_classes=classes, in_channels=1)
+    network = make(num_classes=classes, in_channels=1)
     network.features.final_pool = nn.AdaptiveAvgPool2d(1)
-    return network
+    return Peer(network, classes)
 
 
 def networks(params: Params) -> dict[str, nn.Module]:
@@ -166,7 +168,7 @@ def networks(params: Params) -> dict[str, nn.Module]:
         print("pytorchcv is not installed: the published networks are left out")
     else:
         for name, source in PEERS.items():
-            makers[name] = lambda source=source: Peer(published(*source, classes), classes)
+            makers[name] = functools.partial(published, *source, classes)
     models = {}
     for stem, widths, blocks in GRID:
         name = f"{stem} {'-'.join(map(str, widths))} ×{'-'.join(map(str, blocks))}"
@@ -178,7 +180,7 @@ def networks(params: Params) -> dict[str, nn.Module]:
     for name, changes in models.items():
         for kind, label in (("affinity", name), ("ordinary", f"{name} (twin)")):
             settings = params.model.model_copy(update={**changes, "convolution": kind})
-            makers[label] = lambda settings=settings: ACCNN(settings, classes)
+            makers[label] = functools.partial(ACCNN, settings, classes)
     made = {}
     for name, make in makers.items():
         torch.manual_seed(0)
@@ -191,7 +193,7 @@ def networks(params: Params) -> dict[str, nn.Module]:
 def measure_all(made: dict[str, nn.Module], params: Params) -> dict[str, dict[str, Any]]:
     """Cost and latency of each; latency also as a multiple of the baseline's."""
     size = params.prepare.image_size
-    rows, sessions = {}, {}
+    sessions, rows = {}, dict[str, dict[str, Any]]()
     for name, network in made.items():
         print(f"exporting {name}", flush=True)
         cost = count_cost(network, size)
@@ -216,7 +218,8 @@ def to_session(network: nn.Module, params: Params) -> onnxruntime.InferenceSessi
     """The network in ONNX Runtime, at one thread."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export_onnx(path, Deployable(network, 1.0), params.prepare.image_size, params.expressions)
+        model = Deployable(cast(ACCNN, network), 1.0)
+        export_onnx(path, model, params.prepare.image_size, params.expressions)
         return open_session(path)
 
 
@@ -236,11 +239,11 @@ def train(
     validation = labelled_rows(table, params.expressions, "validation")
     torch.manual_seed(seed)
     for module in network.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        if reset := getattr(module, "reset_parameters", None):
+            reset()
     fitted = fit(
         SupervisedTask(
-            network,
+            cast(ACCNN, network),
             store,
             training_rows(table, params.expressions),
             params.pretrain,
@@ -254,7 +257,7 @@ def train(
         validate=lambda model: accuracy_on(model, store, validation),
         title=name,
     )
-    figures = {"steps": epochs * params.pretrain.steps_per_epoch, "seed": seed}
+    figures: dict[str, Any] = {"steps": epochs * params.pretrain.steps_per_epoch, "seed": seed}
     figures["validation_accuracy"] = fitted.history[-1]["validation_accuracy"]
     write_json(result, figures)
     checkpoint.clear()
@@ -270,7 +273,8 @@ def draw(path: Path, rows: dict[str, dict[str, Any]]) -> None:
     axes = figure.subplots()
     trained = any("validation_accuracy" in row for row in rows.values())
     measure = "validation_accuracy" if trained else "parameters"
-    groups = {"AC-CNN": [], "ordinary twin": [], "others": [], "our sizes": []}
+    labels = ("AC-CNN", "ordinary twin", "others", "our sizes")
+    groups: dict[str, list[str]] = {label: [] for label in labels}
     for name in (each for each, row in rows.items() if measure in row):
         others = name == BASELINE or name in PEERS
         twin = "ordinary twin" if name.endswith("(twin)") else "AC-CNN"
