@@ -63,11 +63,13 @@ def test_killed_in_the_supervised_part_it_goes_on(measured, params, monkeypatch)
     assert same(run(settings(params, 2), measured, "killed"), whole)
 
 
-@pytest.mark.parametrize("upgraded", ["CODE", "__file__"])
+@pytest.mark.parametrize("upgraded", ["training_code", "__file__"])
 def test_killed_before_an_upgrade_it_begins_anew(measured, params, monkeypatch, capsys, upgraded):
-    assert {"training.py", "losses.py", "augmentation.py"} <= {path.name for path in pretrain.CODE}
+    modules = {path.name for path in pretrain.training_code(pretrain.__file__)}
+    assert {"training.py", "losses.py", "augmentation.py", "pretrain.py"} <= modules
     code = measured / "training.py"
-    monkeypatch.setattr(pretrain, upgraded, [code] if upgraded == "CODE" else str(code))
+    changed = {"training_code": lambda stage: [code], "__file__": str(code)}
+    monkeypatch.setattr(pretrain, upgraded, changed[upgraded])
     code.write_text("one way")
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain, "accuracy_on", kill)

@@ -21,17 +21,18 @@ from torch import Tensor, nn
 from mien.files import hash_file, replacing_file
 from mien.model.weights import under
 
-_PACKAGE = Path(__file__).parents[1]
-CODE = sorted(
-    [
-        *(_PACKAGE / "learning").glob("*.py"),
-        *(_PACKAGE / "model").glob("*.py"),
-        _PACKAGE / "data" / "augmentation.py",
-        _PACKAGE / "data" / "dataset.py",
-    ]
-)
-"""The modules that decide how a stage trains, besides its own. They belong to the key: a run that
-was killed before an upgrade begins anew, and is not half of one version and half of another."""
+
+def training_code(stage: str) -> list[Path]:
+    """The modules that decide how a stage trains, its own file ``stage`` among them.
+
+    They belong to the key: a run that was killed before an upgrade begins anew, and is not half of
+    one version and half of another.
+    """
+    package = Path(__file__).parents[1]
+    folders = [package / "learning", package / "model"]
+    data = [package / "data" / name for name in ("augmentation.py", "dataset.py")]
+    modules = [path for folder in folders for path in folder.glob("*.py")]
+    return [*sorted(modules), *data, Path(stage)]
 
 
 @dataclass(frozen=True)

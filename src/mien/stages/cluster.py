@@ -19,7 +19,7 @@ from mien.errors import MienError
 from mien.evaluation.curves import write_curves
 from mien.evaluation.pictures import write_contact_sheet
 from mien.files import replacing_file, write_json
-from mien.learning.checkpoint import CODE, Checkpoint
+from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.clustering import FREE, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
@@ -56,7 +56,7 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained, larger, *CODE, Path(__file__)],
+        [manifest, faces, pretrained, larger, *training_code(__file__)],
     )
     augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 

@@ -17,7 +17,7 @@ from mien.data.dataset import (
 from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import write_json
-from mien.learning.checkpoint import CODE, Checkpoint
+from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.clustering import Array
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import JointData, JointTask
@@ -52,7 +52,7 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "finetune"}),
-        [manifest, faces, assignments, training_set, start, *CODE, Path(__file__)],
+        [manifest, faces, assignments, training_set, start, *training_code(__file__)],
     )
     task = JointTask(trained.model, data, settings, Augmentation(params.augmentation))
     said = posteriors(pd.read_parquet(assignments), data.unlabelled, params.expressions)

@@ -12,7 +12,7 @@ from mien.data.dataset import labelled_rows, open_faces, training_rows, unlabell
 from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
-from mien.learning.checkpoint import CODE, Checkpoint
+from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.distillation import AdvisedTask, larger_networks, refined, refined_labels
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
@@ -54,7 +54,7 @@ def main(
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     shipped = [*refinery, *([start] if start else [])]
-    inputs = [manifest, faces, *shipped, *CODE, Path(__file__)]
+    inputs = [manifest, faces, *shipped, *training_code(__file__)]
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
