@@ -249,7 +249,7 @@ def _source_files(folder: Path) -> list[Path]:
 
 def _pictures(params: Params) -> list[Path]:
     """Where the sources' pictures lie; each must be there. DVC follows no link to a folder."""
-    from mien.data.sources.pictures import linked_folders
+    from mien.data.sources.pictures import linked_folders, walk
 
     paths = []
     for source in params.prepare.sources:
@@ -258,8 +258,9 @@ def _pictures(params: Params) -> list[Path]:
         path = (params.prepare.data / source.path).resolve()
         if not path.exists():
             raise MienError(f"source '{source.name}': {path} does not exist; name its folder")
-        _refuse_names(source.name, path)
-        paths += [path, *linked_folders(path)]
+        files = list(walk(path))
+        _refuse_names(source.name, path, files)
+        paths += [path, *linked_folders(path, files)]
     return paths
 
 
@@ -280,13 +281,11 @@ def _listed(params: Params) -> str:
     return "".join(lines)
 
 
-def _refuse_names(source: str, path: Path) -> None:
+def _refuse_names(source: str, path: Path, files: list[str]) -> None:
     """Refuse names that DVC would end at with a traceback, or with words about its own syntax."""
-    from mien.data.sources.pictures import walk
-
     if "${" in str(path):
         raise MienError(f"source '{source}': {path}: DVC cannot read '${{' in a name; rename it")
-    for name in [str(path), *walk(path)]:
+    for name in [str(path), *files]:
         try:
             name.encode()
         except UnicodeEncodeError:

@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,9 +108,9 @@ def _packed_folder(entries: Sequence[zipfile.ZipInfo]) -> str:
     return f"{tops.pop()}/" if len(tops) == 1 and all(len(parts) > 2 for parts in files) else ""
 
 
-def linked_folders(root: Path) -> list[Path]:
-    """Where the links to folders under ``root`` lead that `walk` follows."""
-    folders = {root / folder for path in walk(root) for folder in Path(path).parents}
+def linked_folders(root: Path, paths: Iterable[str]) -> list[Path]:
+    """Where the links to folders lead that `walk` has followed to ``paths`` under ``root``."""
+    folders = {root / folder for path in paths for folder in Path(path).parents}
     return sorted({folder.resolve() for folder in folders if folder.is_symlink()})
 
 
