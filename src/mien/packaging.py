@@ -28,6 +28,8 @@ ONNX, WEIGHTS, METADATA, LABELS = (
 CARD, CARD_TEXT = "card.json", "card.md"
 REFERENCE, PROJECTION = "reference.parquet", "projection.safetensors"
 """The files of a package."""
+_VERSIONED = (ONNX, WEIGHTS, PROJECTION, REFERENCE)
+"""Those of which its version is made."""
 
 _BATCH = 256
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "width", "height")
@@ -78,7 +80,7 @@ def make_version(folder: Path, threshold: float, lock: str) -> str:
         threshold: of the confidence under which there is no answer.
         lock: from `hash_lock`.
     """
-    parts = [hash_file(folder / name) for name in (ONNX, WEIGHTS, PROJECTION, REFERENCE)]
+    parts = [hash_file(folder / name) for name in _VERSIONED]
     return hashlib.sha256("\n".join([*parts, repr(threshold), lock]).encode()).hexdigest()[:16]
 
 
@@ -219,10 +221,9 @@ def _is_whole(stored: Path, folder: Path) -> bool:
     A card tells where and how fast the network was packaged, and may be of another size when the
     same version is packaged again: the model that may be in service stays.
     """
-    same = (ONNX, WEIGHTS, PROJECTION, REFERENCE)  # of which the version is made
     for path in folder.iterdir():
         copy = stored / path.name
         size = copy.stat().st_size if copy.is_file() else 0
-        if size != path.stat().st_size and (path.name in same or not size):
+        if size != path.stat().st_size and (path.name in _VERSIONED or not size):
             return False
     return True
