@@ -40,12 +40,10 @@ def _restore(client: SyncPrefectClient, now: DeploymentResponse, old: Deployment
         client.pause_deployment(now.id)
     for schedule in old.schedules:
         same = next((each for each in now.schedules if _are_one(each, schedule)), None)
-        if same is None and schedule.slug:
-            continue  # prefect.yaml names it no more
-        if same is None:
+        if same is None and not schedule.slug:  # prefect.yaml has dropped one with a slug
             kept = schedule.model_dump(include=set(DeploymentScheduleCreate.model_fields))
             client.create_deployment_schedules(now.id, [DeploymentScheduleCreate(**kept)])
-        elif same.active and not schedule.active:
+        elif same and same.active and not schedule.active:
             client.update_deployment_schedule(now.id, same.id, active=False)
 
 
