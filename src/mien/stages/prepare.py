@@ -4,7 +4,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
@@ -39,7 +38,7 @@ def main(
     settings = params.prepare
     listings = _list(params, data)
     listed = [listing.table for listing in listings.values()]
-    _check_faces(pd.concat(listed, ignore_index=True), params.expressions, settings)
+    _check_faces(pd.concat(listed, ignore_index=True), params.expressions, settings, lost={})
     faces.parent.mkdir(parents=True, exist_ok=True)
     _check_space(faces.parent, sum(map(len, listed)) * settings.image_size**2)
     with tempfile.TemporaryFile(dir=faces.parent) as raw:  # has no name: a kill leaves nothing
@@ -108,7 +107,7 @@ def _check_faces(
     table: pd.DataFrame,
     expressions: Sequence[str],
     settings: PrepareSettings,
-    lost: Mapping[Any, int] = MappingProxyType({}),
+    lost: Mapping[Any, int],
 ) -> None:
     """Refuse data with which a later stage would fail, hours later perhaps.
 
