@@ -26,7 +26,7 @@ class Network:
     def __init__(self) -> None:
         self.session = load_package(PACKAGE).session
 
-    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)  # type: ignore[untyped-decorator]
+    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000)  # type: ignore[untyped-decorator]  # not typed
     def classify(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """``[n, S, S]`` to ``[n, C]``."""
         (probabilities,) = self.session.run(["probabilities"], {"faces": to_input(faces)})
@@ -47,7 +47,7 @@ class Batched:
     def __init__(self) -> None:
         self.size = load_package(PACKAGE).image_size
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator]  # not typed
     async def predict(self, images: list[Path]) -> dict[str, Any]:
         """Probabilities of each picture."""
         found = await self.network.to_async.classify(read(images, self.size))

@@ -9,7 +9,7 @@ import bentoml
 class Empty:
     """Answers at once."""
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator]  # not typed
     def predict(self, images: list[Path]) -> dict[str, int]:
         """How many pictures were sent."""
         return {"faces": len(images)}

@@ -16,7 +16,7 @@ class Fer:
     def __init__(self) -> None:
         self.network = FerNetwork()
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator]  # not typed
     def predict(self, images: list[Path]) -> dict[str, Any]:
         """Probabilities of each picture."""
         return {"faces": [self.classify(path.read_bytes()) for path in images]}

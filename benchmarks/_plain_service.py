@@ -18,7 +18,7 @@ class Plain:
         package = load_package(PACKAGE)
         self.session, self.size = package.session, package.image_size
 
-    @bentoml.api  # type: ignore[untyped-decorator]
+    @bentoml.api  # type: ignore[untyped-decorator]  # not typed
     def predict(self, images: list[Path]) -> dict[str, Any]:
         """Probabilities of each picture."""
         (found,) = self.session.run(["probabilities"], {"faces": to_input(read(images, self.size))})

@@ -95,10 +95,8 @@ def test_a_loss_as_large_as_is_allowed_is_allowed(tmp_path, limits):
 
 def test_a_few_faces_rule_no_loss_out(tmp_path, drawn, limits):
     """Of resampled faces on which both are right none is ever lost, however few they are."""
-    one, other = (
-        make_package(tmp_path / "one", RIGHT),
-        make_package(tmp_path / "other", 1.1 * RIGHT),
-    )
+    one = make_package(tmp_path / "one", RIGHT)
+    other = make_package(tmp_path / "other", 1.1 * RIGHT)
     few = HeldOut("few", drawn.faces[::10], drawn.labels[::10])
     judgement = judge(other, one, [few], limits)
     assert judgement.metrics["few"]["comparison"]["accuracy_difference"] == 0

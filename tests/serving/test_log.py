@@ -137,7 +137,9 @@ def test_a_file_that_was_removed_is_begun_anew(tmp_path):
     handler.close()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk to write to")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="/dev/full, a disk that is full, is Linux's"
+)
 def test_a_full_disk_is_told_without_the_rows(
     tmp_path, monkeypatch, package, fresh_monitor, capfd, caplog
 ):
