@@ -1,0 +1,106 @@
+"""What the README and the documents say: links lead somewhere, figures were measured, code runs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mien.files import read_json
+from tests.serving.conftest import draw_faces
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_targets_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"\b((?:benchmarks|configs|flows|src|tests)/[\w/.-]*\w)", text):
+        assert (ROOT / name).exists(), name
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = r"(?:^ {4}|`)make ([a-z][a-z0-9-]*)"
+    assert set(re.findall(commands, text, re.MULTILINE)) <= set(targets)
+
+
+def test_the_readmes_python_runs(capsys):
+    (code,) = [code for language, code in FENCED.findall(README) if language == "python"]
+    exec(compile(code, "README.md", "exec"), {"faces": draw_faces(2)})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def row(start: str) -> list[str]:
+    """The cells of the README's table row that starts so."""
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def spread(summary: dict[str, dict[str, float]], name: str) -> str:
+    """Mean and standard deviation in percent."""
+    return f"{100 * summary[name]['mean']:.1f} ± {100 * summary[name]['std']:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        ("drawn faces", "default"),
+        ("FER2013 PrivateTest", "fer2013-lfw"),
+        ("the same, a larger network", "fer2013-lfw-larger"),
+    ],
+)
+def test_few_label_figures_were_measured(start, name):
+    result = read_json(RESULTS / f"pipeline-{name}.json")
+    summary, seeds = result["summary"], result["seeds"]
+    cells = row(start)
+    assert cells[1:4] == [
+        spread(summary, "pretrained_accuracy"),
+        spread(summary, "final_accuracy"),
+        "+" + spread(summary, "gain"),
+    ]
+    assert cells[4] == f"{spread(summary, 'precision')} at {100 * summary['coverage']['mean']:.0f}%"
+    assert cells[5].startswith(f"{len(seeds)}: {seeds[0]}")
+
+
+@pytest.mark.parametrize("network", ["base", "small", "nano", "fer"])
+def test_figures_of_shipped_weights_were_measured(network):
+    result: dict[str, Any] = read_json(RESULTS / "shipped.json")["networks"][network]
+    worse = [result["degraded"][of]["clear"] for of in ("blurred", "noisy", "compressed", "masked")]
+    figures = [result["accuracy"], result["macro_f1"], result["flip_accuracy"], *worse]
+    assert row(f"`{network}` |")[2:] == [f"{100 * figure:.1f}" for figure in figures]
+
+
+def test_costs_of_affinity_convolution_were_measured():
+    result = read_json(RESULTS / "ac_cost.json")["networks"]["params.yaml"]
+    ours, twin, ratio = result["affinity"], result["ordinary"], result["ratio"]
+    assert row("AC-CNN (default)")[1:] == [
+        f"{ours['parameters']:,}",
+        f"{ours['macs'] / 1e6:.1f} M",
+        f"{ours['latency_ms']:.2f} ms",
+    ]
+    assert row("its ordinary twin")[1:] == [
+        f"{twin['parameters']:,} ({ratio['parameters']:.1f}×)",
+        f"{twin['macs'] / 1e6:.1f} M ({ratio['macs']:.1f}×)",
+        f"{twin['latency_ms']:.2f} ms ({ratio['latency_ms']:.1f}×)",
+    ]
