@@ -73,6 +73,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("seed", -1, "greater than or equal to 0"),
         ("model.convolution", "dense", "'affinity' or 'ordinary'"),
         ("model.kernel", 2, "1, 3 or 5"),
+        ("model.transform_kernel", 4, "3, 5 or 7"),
         ("model.widths", [33, 64, 128], "multiple of ratio"),
         ("model.blocks", [2, 2], "same length"),
         ("prepare.image_size", 50, "multiple of 8"),

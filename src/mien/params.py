@@ -170,6 +170,9 @@ class ModelSettings(Section):
     ratio: Annotated[int, Field(ge=2, le=8)]
     """Output maps for each intrinsic map: 1/ratio of the maps come from the primary convolution."""
     transform: Literal["depthwise", "affine"]
+    transform_kernel: Literal[3, 5, 7] = 3
+    """Side of the depthwise transforms' filters. The default is for weights on disk that were
+    trained before there was a choice."""
     branches: Annotated[int, Field(ge=1, le=8)] = 1
     """Parallel convolutions in training for each one in service. The default is for weights on
     disk that were trained before there were branches."""

@@ -93,9 +93,9 @@ def test_branches_fold_into_the_network_with_one():
     assert folded.folded() is folded
 
 
-def test_weights_from_before_there_were_branches_load(tmp_path):
+def test_weights_from_before_there_were_branches_and_larger_transforms_load():
     old = SETTINGS.model_dump()
-    del old["branches"]
+    del old["branches"], old["transform_kernel"]
     assert ModelSettings.model_validate(old) == SETTINGS
 
 

@@ -51,13 +51,20 @@ def reference(module, x, stride, activate):
     return np.concatenate([intrinsic, affinity])
 
 
-@pytest.mark.parametrize("transform", ["depthwise", "affine"])
+@pytest.mark.parametrize(("transform", "side"), [("depthwise", 3), ("depthwise", 5), ("affine", 3)])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 2)])
 @pytest.mark.parametrize(("ratio", "activate"), [(2, True), (3, False), (4, True)])
-def test_module_equals_the_loops(transform, kernel, stride, ratio, activate):
+def test_module_equals_the_loops(transform, side, kernel, stride, ratio, activate):
     torch.manual_seed(kernel * 10 + ratio)
     module = AffinityConv(
-        3, 12, kernel=kernel, stride=stride, ratio=ratio, transform=transform, activate=activate
+        3,
+        12,
+        kernel=kernel,
+        stride=stride,
+        ratio=ratio,
+        transform=transform,
+        transform_kernel=side,
+        activate=activate,
     ).eval()
     for norm in (module.primary[1], module.transform[1]):
         nn.init.uniform_(norm.running_mean, -0.5, 0.5)
@@ -78,12 +85,13 @@ def test_module_equals_the_loops(transform, kernel, stride, ratio, activate):
     intrinsic=st.integers(1, 6),
     ratio=st.integers(2, 5),
     kernel=st.sampled_from([1, 3, 5]),
+    side=st.sampled_from([3, 5, 7]),
 )
-def test_cost_is_the_formula_of_the_docstring(inputs, intrinsic, ratio, kernel):
+def test_cost_is_the_formula_of_the_docstring(inputs, intrinsic, ratio, kernel, side):
     outputs = intrinsic * ratio
-    module = AffinityConv(inputs, outputs, kernel=kernel, ratio=ratio)
+    module = AffinityConv(inputs, outputs, kernel=kernel, ratio=ratio, transform_kernel=side)
     filters = sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Conv2d))
-    assert filters == intrinsic * (inputs * kernel**2 + (ratio - 1) * 9)
+    assert filters == intrinsic * (inputs * kernel**2 + (ratio - 1) * side**2)
     assert module(torch.zeros(2, inputs, 5, 5)).shape == (2, outputs, 5, 5)
 
 

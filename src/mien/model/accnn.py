@@ -122,6 +122,7 @@ def _convolution(
         stride=stride,
         ratio=settings.ratio,
         transform=settings.transform,
+        transform_kernel=settings.transform_kernel,
         activate=activate,
         branches=settings.branches,
     )

@@ -25,8 +25,9 @@ class AffinityConv(nn.Module):
         kernel: side of the primary convolution ``W`` (odd).
         stride: of the primary convolution.
         ratio: output maps for each intrinsic map (``r`` ≥ 2).
-        transform: ``T``; ``depthwise`` is a 3×3 filter for each map, ``affine`` a scale and shift
-            for each map (written as a 1×1 depthwise convolution, which CPUs run fastest).
+        transform: ``T``; ``depthwise`` is a filter for each map, ``affine`` a scale and shift for
+            each map (written as a 1×1 depthwise convolution, which CPUs run fastest).
+        transform_kernel: side of the depthwise filters (odd).
         activate: σ is ReLU where true; where false (before a residual sum) the identity.
         branches: parallel convolutions that are summed in training, in place of each one.
 
@@ -42,6 +43,7 @@ class AffinityConv(nn.Module):
         stride: int = 1,
         ratio: int = 2,
         transform: Transform = "depthwise",
+        transform_kernel: int = 3,
         activate: bool = True,
         branches: int = 1,
     ) -> None:
@@ -49,7 +51,7 @@ class AffinityConv(nn.Module):
         if outputs % ratio:
             raise ValueError(f"outputs ({outputs}) must be a multiple of ratio ({ratio})")
         intrinsic = outputs // ratio
-        side = 3 if transform == "depthwise" else 1
+        side = transform_kernel if transform == "depthwise" else 1
         self.primary = conv_bn(
             inputs, intrinsic, kernel, stride=stride, activate=activate, branches=branches
         )
