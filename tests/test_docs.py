@@ -12,6 +12,7 @@ from tests.serving.conftest import draw_faces
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
+EXPERIMENTS = (ROOT / "docs/experiments.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -51,9 +52,9 @@ def test_the_readmes_python_runs(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def row(start: str) -> list[str]:
-    """The cells of the README's table row that starts so."""
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {start}")]
+def row(start: str, page: str = README) -> list[str]:
+    """The cells of the first table row of a page that starts so."""
+    line = next(line for line in page.splitlines() if line.startswith(f"| {start} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -65,9 +66,9 @@ def spread(summary: dict[str, dict[str, float]], name: str) -> str:
 @pytest.mark.parametrize(
     ("start", "name"),
     [
-        ("drawn faces", "default"),
-        ("FER2013 PrivateTest", "fer2013-lfw"),
-        ("the same, a larger network", "fer2013-lfw-larger"),
+        ("drawn faces, 420 labels, 6,000 unlabelled", "default"),
+        ("FER2013 PrivateTest, 10% of its labels; LFW and the other 90% unlabelled", "fer2013-lfw"),
+        ("the same, a larger network labels (`configs/larger.yaml`)", "fer2013-lfw-larger"),
     ],
 )
 def test_few_label_figures_were_measured(start, name):
@@ -83,12 +84,30 @@ def test_few_label_figures_were_measured(start, name):
     assert cells[5].startswith(f"{len(seeds)}: {seeds[0]}")
 
 
+@pytest.mark.parametrize(
+    ("start", "name", "arm"),
+    [
+        ("labelled faces only", "few_labels", "supervised"),
+        ("FixMatch with distribution alignment", "few_labels", "fixmatch"),
+        ("guided clustering, combined loss", "few_labels", "combined"),
+        ("FixMatch, exact views", "few_labels_faces", "fixmatch"),
+        ("combined loss, exact views", "few_labels_faces", "combined"),
+    ],
+)
+def test_arms_of_few_labels_were_measured(start, name, arm):
+    summary = read_json(RESULTS / f"{name}.json")["summary"]
+    (found,) = [each for each in summary if each["arm"] == arm and each["labels"] == 0.1]
+    measures = ("validation", "test", "test_flip")
+    figures = [f"{100 * found[of]:.1f} ± {100 * found[of + '_std']:.1f}" for of in measures]
+    assert row(start, EXPERIMENTS)[1:4] == figures
+
+
 @pytest.mark.parametrize("network", ["base", "small", "nano", "fer"])
 def test_figures_of_shipped_weights_were_measured(network):
     result: dict[str, Any] = read_json(RESULTS / "shipped.json")["networks"][network]
     worse = [result["degraded"][of]["clear"] for of in ("blurred", "noisy", "compressed", "masked")]
     figures = [result["accuracy"], result["macro_f1"], result["flip_accuracy"], *worse]
-    assert row(f"`{network}` |")[2:] == [f"{100 * figure:.1f}" for figure in figures]
+    assert row(f"`{network}`")[2:] == [f"{100 * figure:.1f}" for figure in figures]
 
 
 def test_costs_of_affinity_convolution_were_measured():
