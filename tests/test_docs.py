@@ -90,6 +90,7 @@ def test_few_label_figures_were_measured(start, name):
         ("labelled faces only", "few_labels", "supervised"),
         ("FixMatch with distribution alignment", "few_labels", "fixmatch"),
         ("guided clustering, combined loss", "few_labels", "combined"),
+        ("labelled faces only, exact views", "few_labels_faces", "supervised"),
         ("FixMatch, exact views", "few_labels_faces", "fixmatch"),
         ("combined loss, exact views", "few_labels_faces", "combined"),
     ],
