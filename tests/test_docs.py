@@ -17,17 +17,20 @@ RESULTS = ROOT / "benchmarks" / "results"
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+def prose(page: Path) -> str:
+    """A page without its fenced code."""
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
 def anchors(page: Path) -> set[str]:
     """What GitHub calls the headings of a page."""
-    text = FENCED.sub("", page.read_text(encoding="utf-8"))
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    text = FENCED.sub("", page.read_text(encoding="utf-8"))
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if target.startswith("http"):
             continue
         path, _, anchor = target.partition("#")
@@ -58,9 +61,9 @@ def row(start: str, page: str = README) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def spread(summary: dict[str, dict[str, float]], name: str) -> str:
+def spread(mean: float, std: float) -> str:
     """Mean and standard deviation in percent."""
-    return f"{100 * summary[name]['mean']:.1f} ± {100 * summary[name]['std']:.1f}"
+    return f"{100 * mean:.1f} ± {100 * std:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -76,11 +79,12 @@ def test_few_label_figures_were_measured(start, name):
     summary, seeds = result["summary"], result["seeds"]
     cells = row(start)
     assert cells[1:4] == [
-        spread(summary, "pretrained_accuracy"),
-        spread(summary, "final_accuracy"),
-        "+" + spread(summary, "gain"),
+        spread(**summary["pretrained_accuracy"]),
+        spread(**summary["final_accuracy"]),
+        "+" + spread(**summary["gain"]),
     ]
-    assert cells[4] == f"{spread(summary, 'precision')} at {100 * summary['coverage']['mean']:.0f}%"
+    coverage = 100 * summary["coverage"]["mean"]
+    assert cells[4] == spread(**summary["precision"]) + f" at {coverage:.0f}%"
     assert cells[5].startswith(f"{len(seeds)}: {seeds[0]}")
 
 
@@ -99,7 +103,7 @@ def test_arms_of_few_labels_were_measured(start, name, arm):
     summary = read_json(RESULTS / f"{name}.json")["summary"]
     (found,) = [each for each in summary if each["arm"] == arm and each["labels"] == 0.1]
     measures = ("validation", "test", "test_flip")
-    figures = [f"{100 * found[of]:.1f} ± {100 * found[of + '_std']:.1f}" for of in measures]
+    figures = [spread(found[of], found[f"{of}_std"]) for of in measures]
     assert row(start, EXPERIMENTS)[1:4] == figures
 
 
