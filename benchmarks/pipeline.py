@@ -51,7 +51,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("name", choices=list(OVERLAYS))
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "raw")
+    parser.add_argument("--data", type=Path, help="the folder of FER2013 and LFW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--bound", action="store_true", help="also train on all true labels")
     options = parser.parse_args()
@@ -74,11 +74,13 @@ def workspace(name: str, seed: int) -> Path:
     return ROOT / "runs" / "benchmarks" / f"{name}-{seed}"
 
 
-def run(name: str, data: Path, seed: int, bound: bool) -> dict[str, Any]:
+def run(name: str, data: Path | None, seed: int, bound: bool) -> dict[str, Any]:
     """One ``mien run`` and its figures."""
     out = workspace(name, seed)
     sources = read_yaml(OVERLAYS[name][0])["prepare"]["sources"]
-    command = [sys.executable, "-m", "mien", "run", "--out", str(out), "--data", str(data)]
+    command = [sys.executable, "-m", "mien", "run", "--out", str(out)]
+    if data:
+        command += ["--data", str(data)]
     for overlay in OVERLAYS[name]:
         command += ["--params", str(overlay)]
     changes = {"seed": seed, "prepare.sources": [source | {"seed": seed} for source in sources]}

@@ -69,6 +69,11 @@ def test_a_full_disk_is_said_in_one_line():
         (["--test", "a"], "need --labelled and --faces"),
         (["--find-faces"], "need --labelled and --faces"),
         (["--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--data", "."], "no source has a path"),
+        (
+            ["--data", ".", "--set", "prepare.sources=[{kind: lfw, name: a, path: /a}]"],
+            "no source has a path",
+        ),
         (["--params", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["--set", "cluster.round=1"], "cluster.round: unknown setting"),
         (["--set", "seed"], "--set seed: expected section.key=value"),

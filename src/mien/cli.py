@@ -196,6 +196,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         complete_params,
         folder_sources,
         names_sources,
+        relative_sources,
         workspace_params,
     )
 
@@ -227,6 +228,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     elif not namers:  # What came with a later version, an earlier run has not named.
         base = workspace_params(options.out) or {}
     settings = complete_params(functools.reduce(merge, [each for _, each in given], base))
+    if options.data and not relative_sources(settings):
+        raise MienError(
+            "--data is where the paths of prepare.sources start, and no source has a path that "
+            "does not start at / already: leave --data out, or name sources with --params"
+        )
     if not (base or namers) and all_drawn(settings):
         print(
             f"no faces are named, and {options.out} holds no earlier run: this one learns from "

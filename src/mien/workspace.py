@@ -65,6 +65,17 @@ def names_sources(settings: Mapping[str, Any]) -> bool:
     return isinstance(prepare, Mapping) and "sources" in prepare
 
 
+def relative_sources(settings: Mapping[str, Any]) -> bool:
+    """Whether a source's path starts at ``prepare.data``; ``settings`` need not be right."""
+    sources = settings["prepare"]["sources"] if names_sources(settings) else None
+    paths = [
+        each["path"]
+        for each in (sources if isinstance(sources, list) else [])
+        if isinstance(each, Mapping) and "path" in each
+    ]
+    return any(not Path(str(path)).is_absolute() for path in paths)
+
+
 def workspace_params(root: Path) -> dict[str, Any] | None:
     """The settings of the workspace in ``root``; None where no earlier run made one."""
     return read_yaml(root / "params.yaml") if _is_ours(root) else None

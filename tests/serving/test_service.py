@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ from mien.monitoring.log import read_window
 from mien.monitoring.reference import read_reference
 from mien.serving.answers import Analysis, Info, Prediction
 from mien.serving.client import Client
+from mien.serving.guard import MAX_REQUESTS
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -328,6 +330,41 @@ def test_overload_is_refused_and_passes(server):
     assert {answer.status_code for answer in answers} == {200, 503}
     assert all(answer.headers["Retry-After"] == "1" for answer in refused)
     assert send(server, encode(FACE)).status_code == 200
+
+
+def test_metrics_are_answered_under_any_load(server):
+    """They got 503, so that the figures of an overload were missing."""
+    with ExitStack() as held:
+        for _ in range(MAX_REQUESTS):  # uploads that have begun
+            begin(server, held, "predict", b"x", length=100)
+        while send(server, encode(FACE)).status_code != 503:
+            time.sleep(0.05)
+        assert "mien_predictions_total" in httpx.get(f"{server.url}/metrics").text
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+def test_nobody_works_for_a_caller_who_has_hung_up(server):
+    """Photos that nobody waited for any more kept the next callers waiting."""
+    photo = encode(np.zeros((3000, 3000), np.uint8))
+    before = photos(server)
+    with ExitStack() as held:
+        for _ in range(40):
+            begin(server, held, "analyze", photo, length=len(photo))
+    assert send(server, photo, "analyze").status_code == 200
+    assert photos(server) - before < 20  # those at work, or begun before the last hung up
+
+
+def begin(server, held: ExitStack, route: str, body: bytes, length: int) -> None:
+    """Send a request, or its beginning, on a connection that stays open until ``held`` ends."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = f"POST /{route} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    sock = held.enter_context(socket.create_connection((host, int(port)), timeout=60))
+    sock.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
+
+
+def photos(server) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("mien_photos_total"))
 
 
 def test_many_clients_get_their_own_answers(server):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from bentoml._internal.server.http import traffic
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from mien.serving import service
 from mien.serving.guard import Guard
@@ -86,7 +87,7 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
         raise HTTPException(400, "a refusal that comes too late")
 
     async def app(scope, receive, send):
-        await service._in_thread(work)
+        await service._in_thread(Request(scope, receive), work)
         await finish(send)
 
     async def send(message):

@@ -16,6 +16,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 HEALTH = frozenset({"/livez", "/readyz", "/healthz"})
+METRICS = "/metrics"
+"""Asks for the key, but is answered under any load: that is when its figures are needed."""
 MAX_BODY = 20 * 2**20
 """Bytes of a request; a larger one is cut off."""
 MAX_REQUESTS = 64
@@ -63,7 +65,7 @@ class Guard:
         self.requests += 1
         try:
             self._check_caller(scope)
-            if self.requests > MAX_REQUESTS:
+            if self.requests > MAX_REQUESTS and scope["path"] != METRICS:
                 raise _busy()
             reserved = self._reserve(_length(scope))
             try:

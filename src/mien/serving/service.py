@@ -114,7 +114,7 @@ async def predict(request: Request) -> Response:
     """What ready face crops show: one answer for each, in their order."""
     started = time.perf_counter()
     uploads = await read_uploads(request, MAX_FILES)
-    return _json(await _in_thread(_worker().predict, uploads, started))
+    return _json(await _in_thread(request, _worker().predict, uploads, started))
 
 
 @app.post("/analyze", response_model=Analysis, responses=_PROBLEMS, openapi_extra=describe_body(1))
@@ -122,21 +122,24 @@ async def analyze(request: Request) -> Response:
     """Where the faces of a photo are, and what each shows; that there is none is no error."""
     started = time.perf_counter()
     (upload,) = await read_uploads(request, 1)
-    return _json(await _in_thread(_worker().analyze, upload, started))
+    return _json(await _in_thread(request, _worker().analyze, upload, started))
 
 
 def _json(answer: Prediction | Analysis) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-async def _in_thread(function: Any, *arguments: Any) -> Any:
+async def _in_thread(request: Request, function: Any, *arguments: Any) -> Any:
     """The function's answer, from one of `_THREADS` threads.
 
-    A request that is cancelled while it waits for one gives up its place; one whose thread is at
-    work keeps it until that ends, so that there are never more.
+    A request that is cancelled while it waits for one gives up its place, as does one whose caller
+    has hung up by then; one whose thread is at work keeps it until that ends, so that there are
+    never more.
     """
     worker = _worker()
     async with worker.places:
+        if await request.is_disconnected():
+            raise HTTPException(499, "the caller hung up")  # seen by the access log alone
         answer = asyncio.wrap_future(
             worker.threads.submit(copy_context().run, function, *arguments)
         )
