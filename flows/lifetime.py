@@ -1,10 +1,24 @@
-"""A flow run lives no longer than the worker that started it."""
+"""What a flow run's life hangs on: the worker that started it, or, by hand, a server that answers.
+
+Its signs of life tell the server when it has ended without a word (`flows.automations`).
+"""
 
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
+
+HEARTBEAT = 30
+"""Seconds between two signs of life of a run by hand; those of a worker's stand in prefect.yaml."""
 _POLL = 1.0
 """Seconds between two looks."""
 
@@ -25,3 +39,25 @@ def _watch(worker: int) -> None:
     while os.getppid() == worker:
         time.sleep(_POLL)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def by_hand(command: str) -> Iterator[None]:
+    """Around a run from the command line: it gives the server that is set signs of life.
+
+    Where that server does not answer this process ends with an error. Without one nobody looks.
+    """
+    import httpx
+
+    if not (url := PREFECT_API_URL.value()):
+        yield
+        return
+    try:
+        httpx.get(f"{url}/health", timeout=10).raise_for_status()
+    except httpx.HTTPError as error:
+        sys.exit(
+            f"{command}: error: no Prefect server answers at {url} ({error}); start one with "
+            "`make ui`, or unset PREFECT_API_URL to run without"
+        )
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT}):
+        yield

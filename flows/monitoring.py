@@ -24,7 +24,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from flows.training import require_server
+from flows.lifetime import by_hand
 from mien.errors import MienError
 from mien.files import replacing_folder, write_json
 from mien.monitoring import report
@@ -218,8 +218,8 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
     options = parser.parse_args()
-    require_server("monitoring")
-    state = monitoring(**vars(options), return_state=True)
+    with by_hand("monitoring"):
+        state = monitoring(**vars(options), return_state=True)
     if not state.is_completed():
         sys.exit(f"monitoring: error: {state.message}")
     print(f"{state.name}: {state.message}", flush=True)

@@ -19,8 +19,9 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
+from flows.lifetime import by_hand
 from flows.monitoring import log_folder
-from flows.training import require_server, training
+from flows.training import training
 from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.monitoring.kept import renew_reference
@@ -256,8 +257,8 @@ def main() -> None:
     )
     parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
     options = parser.parse_args()
-    require_server("retraining")
-    state = retraining(**vars(options), return_state=True)
+    with by_hand("retraining"):
+        state = retraining(**vars(options), return_state=True)
     if not state.is_completed():
         sys.exit(f"retraining: error: {state.message}")
     print(f"{state.name}: {state.message}", flush=True)

@@ -19,12 +19,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.artifacts import address, has_measured, publish, shows_no_people
-from flows.lifetime import end_with_worker
+from flows.lifetime import by_hand, end_with_worker
 from mien.errors import MienError
 from mien.params import merge
 from mien.pipeline import (
@@ -241,21 +240,6 @@ def _chosen(order: list[str], wanted: list[str]) -> list[str]:
     return [stage for stage in order if not wanted or stage in wanted]
 
 
-def require_server(command: str) -> None:
-    """Where a server is set it must answer; this process ends with an error where it does not."""
-    import httpx
-
-    if not (url := PREFECT_API_URL.value()):
-        return
-    try:
-        httpx.get(f"{url}/health", timeout=10).raise_for_status()
-    except httpx.HTTPError as error:
-        sys.exit(
-            f"{command}: error: no Prefect server answers at {url} ({error}); start one with "
-            "`make ui`, or unset PREFECT_API_URL to run without"
-        )
-
-
 def main() -> None:
     """Run the flow from the command line; the exit status is 1 where a stage fails."""
     parser = argparse.ArgumentParser(
@@ -270,13 +254,13 @@ def main() -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; repeatable"
     )
     options = vars(parser.parse_args())
-    require_server("training")
     try:
         settings = map(assignment, options.pop("set"))
         overrides: dict[str, Any] = functools.reduce(merge, settings, {})
     except MienError as error:
         sys.exit(f"training: error: {error}")
-    state = training(**options, overrides=overrides, return_state=True)
+    with by_hand("training"):
+        state = training(**options, overrides=overrides, return_state=True)
     if not state.is_completed():
         sys.exit(f"training: error: {state.message}")
     print(f"\n{summary(options['workspace'].resolve())}\n", flush=True)

@@ -10,7 +10,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import httpx
 import psutil
@@ -38,9 +40,13 @@ def counting(chain):
 def started(house, chain) -> str:
     """A run whose stage has counted to four."""
     run = house.start(workspace=str(chain.root))
+    wait_for_four(house, chain)
+    return run
+
+
+def wait_for_four(house, chain) -> None:
     count = chain.root / ".mien" / "count"
     house.until(lambda: count.is_file() and int(count.read_text() or 0) >= 4, 90)
-    return run
 
 
 def starts(chain) -> list[int]:
@@ -89,6 +95,26 @@ def test_worker_flow_and_stage_killed_at_once_are_found_by_their_silence(house, 
     assert_no_orphan(house, counting)
     assert house.run(run)["state_type"] == "RUNNING"
     dead = house.wait(run, seconds=240)
+    assert dead["state_type"] == "CRASHED"
+    assert "No sign of life" in dead["state"]["message"]
+    assert_recovers(house, counting)
+
+
+def test_a_run_by_hand_that_is_killed_is_found_by_its_silence(house, counting):
+    """It stood as *Running* for ever."""
+    command = [sys.executable, "-m", "flows.training", "--workspace", str(counting.root)]
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[2],
+        env=house.environment | {"PREFECT_API_URL": house.api},
+    )
+    wait_for_four(house, counting)
+    process.kill()
+    process.wait()
+    assert_no_orphan(house, counting)
+    found = house.post("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["RUNNING"]}}})
+    (run,) = (each for each in found if each["parameters"]["workspace"] == str(counting.root))
+    dead = house.wait(run["id"], seconds=240)
     assert dead["state_type"] == "CRASHED"
     assert "No sign of life" in dead["state"]["message"]
     assert_recovers(house, counting)
