@@ -51,11 +51,9 @@ def complete_params(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def all_drawn(settings: Mapping[str, Any]) -> bool:
     """Whether there are sources and every one of them is drawn; ``settings`` need not be right."""
-    sources = settings["prepare"]["sources"] if names_sources(settings) else None
-    return (
-        isinstance(sources, list)
-        and bool(sources)
-        and all(isinstance(each, Mapping) and each.get("kind") == "synthetic" for each in sources)
+    sources = _sources(settings)
+    return bool(sources) and all(
+        isinstance(each, Mapping) and each.get("kind") == "synthetic" for each in sources
     )
 
 
@@ -67,13 +65,16 @@ def names_sources(settings: Mapping[str, Any]) -> bool:
 
 def relative_sources(settings: Mapping[str, Any]) -> bool:
     """Whether a source's path starts at ``prepare.data``; ``settings`` need not be right."""
+    return any(
+        isinstance(each, Mapping) and "path" in each and not Path(str(each["path"])).is_absolute()
+        for each in _sources(settings)
+    )
+
+
+def _sources(settings: Mapping[str, Any]) -> list[Any]:
+    """What ``prepare.sources`` lists, right or not; nothing where that is no list."""
     sources = settings["prepare"]["sources"] if names_sources(settings) else None
-    paths = [
-        each["path"]
-        for each in (sources if isinstance(sources, list) else [])
-        if isinstance(each, Mapping) and "path" in each
-    ]
-    return any(not Path(str(path)).is_absolute() for path in paths)
+    return sources if isinstance(sources, list) else []
 
 
 def workspace_params(root: Path) -> dict[str, Any] | None:

@@ -139,7 +139,7 @@ async def _in_thread(request: Request, function: Any, *arguments: Any) -> Any:
     worker = _worker()
     async with worker.places:
         if await request.is_disconnected():
-            raise HTTPException(499, "the caller hung up")  # seen by the access log alone
+            raise HTTPException(499, "the caller hung up")  # for the metrics alone
         answer = asyncio.wrap_future(
             worker.threads.submit(copy_context().run, function, *arguments)
         )
