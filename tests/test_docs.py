@@ -128,3 +128,13 @@ def test_costs_of_affinity_convolution_were_measured():
         f"{twin['macs'] / 1e6:.1f} M ({ratio['macs']:.1f}×)",
         f"{twin['latency_ms']:.2f} ms ({ratio['latency_ms']:.1f}×)",
     ]
+
+
+def test_how_often_drift_is_found_was_measured():
+    result = read_json(RESULTS / "drift.json")
+    said = " ".join((ROOT / "docs/monitoring.md").read_text(encoding="utf-8").split())
+    findings = max(each["share_with_findings"] for each in result["undrifted"])
+    assert f"at most {100 * findings:.1f}% of undrifted windows have findings" in said
+    assert not any(each["share_of_alarms"] for each in result["undrifted"])
+    always = sum(each["alarm_within_two_windows"] == 1 for each in result["drifted"])
+    assert f"{always} of {len(result['drifted'])} kinds and sizes of drift" in said
