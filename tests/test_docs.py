@@ -138,3 +138,11 @@ def test_how_often_drift_is_found_was_measured():
     assert not any(each["share_of_alarms"] for each in result["undrifted"])
     always = sum(each["alarm_within_two_windows"] == 1 for each in result["drifted"])
     assert f"{always} of {len(result['drifted'])} kinds and sizes of drift" in said
+
+
+def test_faces_a_second_beside_fer_were_measured():
+    median = read_json(RESULTS / "serving.json")["median"]
+    of = {name: median[f"{name}faces_per_second"] for name in ("", "plain_", "fer_")}
+    said = " ".join(README.split())
+    assert f"{of[''] / of['fer_']:.1f} times as many faces a second as `fer`" in said
+    assert f"behind the same endpoint {of['plain_'] / of['fer_']:.1f} times as many" in said
