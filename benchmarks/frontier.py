@@ -115,7 +115,7 @@ class XceptionModule(nn.Module):
 
 
 def mini_xception(classes: int) -> nn.Module:
-    """mini-Xception (Arriaga, Valdenegro-Toro & Plöger 2017): 58 k parameters for 7 classes."""
+    """mini-Xception (Arriaga, Valdenegro-Toro & Plöger 2017): 57 k parameters for 7 classes."""
     layers: list[nn.Module] = []
     for inputs in (1, 8):
         layers += [nn.Conv2d(inputs, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()]

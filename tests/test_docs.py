@@ -146,3 +146,10 @@ def test_faces_a_second_beside_fer_were_measured():
     said = " ".join(README.split())
     assert f"{of[''] / of['fer_']:.1f} times as many faces a second as `fer`" in said
     assert f"behind the same endpoint {of['plain_'] / of['fer_']:.1f} times as many" in said
+
+
+def test_parameters_of_shipped_weights_are_counted_alike():
+    networks = read_json(RESULTS / "frontier.json")["networks"]
+    same = {"base": "base", "small": "small", "nano": "nano", "fer": "mini-Xception"}
+    for name, network in same.items():
+        assert row(f"`{name}`")[1] == f"{networks[network]['parameters'] / 1e3:.0f} k"
