@@ -7,8 +7,9 @@
 A seed decides the synthetic faces (or the draw of labelled ones), the network's first weights, the
 batches and the clustering. Each seed is an ordinary ``mien run`` in ``runs/benchmarks/``, so a
 benchmark that was stopped goes on. The bound *all labels* trains the same network on the labelled
-and the unlabelled faces with their true labels, for as many steps as ``finetune`` takes; it is
-measured by ``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``.
+and the unlabelled faces with their true labels, from random weights and for as many steps as
+``finetune`` alone takes (fewer than the whole pipeline, so it may be passed); it is measured by
+``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``.
 """
 
 import argparse
