@@ -18,8 +18,8 @@ examples:
   mien run --labelled faces/labelled --faces faces/many --out runs/mine
       faces/labelled/happy/… and so on, a folder per expression; faces/many: the unlabelled ones
 
-  mien run --labelled class --faces photos --find-faces --out runs/class \\
-      --set 'expressions=[attentive, confused, bored]' --params configs/transfer.yaml
+  mien run --labelled actors --faces photos --find-faces --out runs/actors \\
+      --set 'expressions=[amused, puzzled, calm]' --params configs/transfer.yaml
       expressions of one's own, in photos whose faces are found first; few labels, so the network
       begins with weights that ship
 
