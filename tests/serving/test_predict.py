@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import cv2
@@ -98,6 +98,26 @@ def test_a_file_name_that_is_no_text(package, faces):
     assert [os.fsencode(path).rpartition(b"/")[2] for path in paths] == [
         b"a.png", b"a\xff.png", b"b.jpg", b"c.png",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_in_a_terminal_the_rows_stand_alone(package, faces):
+    import termios
+
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (40, 100))
+    command = [sys.executable, "-m", "mien", "predict", faces, "--crop", "--model", package]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # Linux's way to say that the other end is closed
+            while read := os.read(ours, 65536):
+                shown += read
+    os.close(ours)
+    rows = shown.decode().splitlines()
+    assert len(rows) == 4
+    assert [row.rpartition("/")[2] for row in rows[1:]] == ["a.png", "b.jpg", "c.png"]
+    assert not [row for row in rows if "%|" in row]
 
 
 def test_standard_input(package, faces, capsys, monkeypatch):

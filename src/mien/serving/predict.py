@@ -51,7 +51,9 @@ def run(options: argparse.Namespace) -> None:
         predictor = _Local(options.model, options.crop)
     write = _WRITERS[options.format](sys.stdout, predictor.expressions)
     failed = 0
-    for path in tqdm(files, unit=" pictures", disable=not sys.stderr.isatty(), leave=False):
+    # in the terminal where the rows are shown a bar would be written into them
+    quiet = sys.stdout.isatty() or not sys.stderr.isatty()
+    for path in tqdm(files, unit=" pictures", disable=quiet, leave=False):
         try:
             data = sys.stdin.buffer.read() if path is None else path.read_bytes()
             found = predictor(data)
