@@ -85,6 +85,17 @@ def test_a_search_passes_over_what_is_hidden_and_folders(package, faces, capsys)
     assert len(lines(capsys)) == 3
 
 
+def test_a_search_follows_links_and_knows_every_suffix(package, faces, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(faces / "b.jpg", tmp_path / "elsewhere/saved.jfif")
+    (faces / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(faces)
+    main(["predict", str(faces), "--crop", "--model", str(package), "--format", "jsonl"])
+    found = [row["path"] for row in lines(capsys)]
+    assert len(found) == 4
+    assert found[-1] == str(faces / "more/saved.jfif")
+
+
 def test_a_file_name_that_is_no_text(package, faces):
     """It is shown with escapes, which JSON has too, and what comes after it is answered."""
     shutil.copy(faces / "a.png", os.fsencode(faces) + b"/a\xff.png")

@@ -21,7 +21,10 @@ from mien.serving.client import PICTURE, Client, ServiceError
 from mien.serving.detector import make_detector
 from mien.serving.package import find_package, load_package
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".pbm", ".pgm", ".ppm", ".pnm"),
+}
 Found = list[tuple[list[int] | None, FaceAnswer]]
 """For each face its box ``[x, y, width, height]`` (None for a crop) and the answer."""
 Row = dict[str, Any]
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
 def list_files(paths: list[str]) -> list[Path | None]:
     """The pictures that the arguments name: files, folders (searched), globs, ``-`` (None).
 
-    A search passes over what is hidden, as that of the pipeline does.
+    A search passes over what is hidden and follows links to folders, as that of the pipeline does.
     """
     files: list[Path | None] = []
     for name in paths:
@@ -81,7 +84,7 @@ def list_files(paths: list[str]) -> list[Path | None]:
         elif not name:
             raise MienError("a path is empty: name a picture, a folder or -")
         elif path.is_dir():
-            found = [p for p in sorted(path.rglob("*")) if _is_picture(path, p.relative_to(path))]
+            found = _search(path)
             if not found:
                 raise MienError(f"{name}: no pictures in this folder")
             files += found
@@ -96,10 +99,14 @@ def list_files(paths: list[str]) -> list[Path | None]:
     return files
 
 
-def _is_picture(folder: Path, name: Path) -> bool:
-    """Whether ``name``, relative to a searched folder, is to be read."""
-    kept = name.suffix.lower() in SUFFIXES and not is_clutter(name.as_posix())
-    return kept and not (folder / name).is_dir()
+def _search(folder: Path) -> list[Path]:
+    from mien.data.sources.pictures import walk  # with all of the pipeline's sources
+
+    return sorted(
+        folder / path
+        for path in walk(folder)
+        if Path(path).suffix.lower() in SUFFIXES and not is_clutter(path)
+    )
 
 
 class _Local:
