@@ -96,6 +96,16 @@ def test_a_search_follows_links_and_knows_every_suffix(package, faces, tmp_path,
     assert found[-1] == str(faces / "more/saved.jfif")
 
 
+def test_a_pipe_is_read(package, faces, tmp_path, capsys):
+    """As the shell makes one for ``<(…)``."""
+    os.mkfifo(tmp_path / "pipe")
+    data = (faces / "a.png").read_bytes()
+    threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[data], daemon=True).start()
+    pipe = str(tmp_path / "pipe")
+    main(["predict", pipe, "--crop", "--model", str(package), "--format", "jsonl"])
+    assert [row["path"] for row in lines(capsys)] == [pipe]
+
+
 def test_a_file_name_that_is_no_text(package, faces):
     """It is shown with escapes, which JSON has too, and what comes after it is answered."""
     shutil.copy(faces / "a.png", os.fsencode(faces) + b"/a\xff.png")

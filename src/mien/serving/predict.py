@@ -88,7 +88,7 @@ def list_files(paths: list[str]) -> list[Path | None]:
             if not found:
                 raise MienError(f"{name}: no pictures in this folder")
             files += found
-        elif path.is_file():
+        elif path.exists():  # a pipe, too, such as a shell's `<(…)`
             files.append(path)
         else:
             found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
