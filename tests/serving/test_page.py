@@ -91,6 +91,28 @@ def test_what_is_no_photo_is_said(page, tmp_path):
     assert page.value("result.hidden")
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "shown"),
+    [
+        ('{"error": "too many requests at once"}', "503", "too many requests at once"),
+        ("<html>", "413", "413 Said"),
+        ("<html>", "200", "200 Said"),
+    ],
+)
+def test_a_refusal_is_said(page, tmp_path, body, status, shown):
+    """Also that of a proxy, which is no JSON."""
+    answer = f"new Response({body!r}, {{ status: {status}, statusText: 'Said' }})"
+    page.value(f"window.theirs = fetch; fetch = async () => {answer}; version.textContent = '…'")
+    try:
+        page.value("about().catch(error => say('model: ' + error.message))")
+        page.wait(f"document.getElementById('status').textContent === 'model: {shown}'")
+        assert page.value("version.textContent") == "…"
+        choose(page, photo(tmp_path / "photo.png"))
+        page.wait(f"document.getElementById('status').textContent === 'That did not work: {shown}'")
+    finally:
+        page.value("fetch = window.theirs")
+
+
 def test_the_webcam(page):
     page.value("camera.click()")
     page.wait("!shoot.hidden && video.videoWidth > 0")
