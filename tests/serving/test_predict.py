@@ -202,7 +202,7 @@ def busy_service(*statuses: int) -> Iterator[str]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             status = left.pop(0) if len(left) > 1 else left[0]
-            prediction = {"model": "v", "request_id": "1", "faces": [face]}
+            prediction = {"model": "v2", "request_id": "1", "faces": [face]}
             self.answer(status, prediction if status == 200 else {"error": "too busy"})
 
         def answer(self, status: int, body: dict) -> None:
@@ -226,6 +226,13 @@ def test_a_service_that_is_busy_is_asked_again(faces, capsys):
     with busy_service(503, 503, 200, 503, 200) as url:
         main(["predict", str(faces), "--crop", "--url", url, "--format", "jsonl"])
     assert [row["expression"] for row in lines(capsys)] == ["sad"] * 3
+
+
+def test_a_row_names_the_model_that_gave_it(faces, capsys):
+    """Not the one that was served when the command began."""
+    with busy_service(200) as url:
+        main(["predict", str(faces), "--crop", "--url", url, "--format", "jsonl"])
+    assert {row["model"] for row in lines(capsys)} == {"v2"}
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "csv"])

@@ -34,6 +34,7 @@ class Predictor(Protocol):
     """What finds out: takes a picture's bytes, gives its faces."""
 
     version: str
+    """Of the model that gave the last answer."""
     expressions: list[str]
 
     def __call__(self, data: bytes) -> Found: ...
@@ -138,9 +139,12 @@ class _Remote:
 
     def __call__(self, data: bytes) -> Found:
         if self.crop:
-            return [(None, answer) for answer in self.client.predict([data]).faces]
-        faces = self.client.analyze(data).faces
-        return [([*dict(face.box).values()], face) for face in faces]
+            prediction = self.client.predict([data])
+            self.version = prediction.model  # another one, once a new champion is served
+            return [(None, answer) for answer in prediction.faces]
+        analysis = self.client.analyze(data)
+        self.version = analysis.model
+        return [([*dict(face.box).values()], face) for face in analysis.faces]
 
 
 # --- output -------------------------------------------------------------------------------------
