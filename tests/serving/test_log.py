@@ -137,6 +137,21 @@ def test_a_file_that_was_removed_is_begun_anew(tmp_path):
     handler.close()
 
 
+def test_two_services_may_share_a_folder(tmp_path, monkeypatch):
+    """One that the other has closed a file of goes on in the new one: the old may be removed."""
+    monkeypatch.setenv("MIEN_LOG_MB", "0")
+    path = tmp_path / "predictions/data/data.1.log"
+    path.parent.mkdir(parents=True)
+    one, other = KeptFileHandler(str(path)), KeptFileHandler(str(path))
+    row = logging.makeLogRecord({"msg": "row", "created": time.time()})
+    one.emit(row)
+    one.doRollover()
+    other.emit(row)
+    assert path.read_text() == "row\n"
+    one.close()
+    other.close()
+
+
 @pytest.mark.skipif(
     not Path("/dev/full").exists(), reason="/dev/full, a disk that is full, is Linux's"
 )

@@ -97,7 +97,8 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
     def shouldRollover(self, record: logging.LogRecord) -> bool:
         """Whether the file is of an earlier day, or full."""
         path = Path(self.baseFilename)
-        if not path.exists():  # too old, or removed by hand, perhaps with its folder
+        if not self._writes_to(path):
+            # too old, or removed by hand, perhaps with its folder; or closed by another service
             path.parent.mkdir(parents=True, exist_ok=True)
             self._begin()
         status = path.stat()
@@ -116,6 +117,14 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
         self.rotate(self.baseFilename, f"{self.baseFilename}.{stamp}")
         self._begin()
         sweep(Path(self.baseFilename).parents[1], self.days, self.megabytes, time.time())
+
+    def _writes_to(self, path: Path) -> bool:
+        if self.stream is None or self.stream.closed:  # it could not be opened
+            return False
+        try:
+            return os.path.samestat(os.fstat(self.stream.fileno()), path.stat())
+        except FileNotFoundError:
+            return False
 
     def _begin(self) -> None:
         if self.stream is not None:
