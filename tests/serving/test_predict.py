@@ -158,6 +158,18 @@ def test_a_bad_picture_does_not_stop_the_others(package, faces, capsys):
     assert "broken.png: " in captured.err
 
 
+def test_a_film_is_refused_unread(package, faces, capsys):
+    """It may be larger than memory."""
+    with (faces / "b.mov").open("wb") as film:
+        film.truncate(2**43)
+    common = ["--crop", "--model", str(package), "--format", "jsonl"]
+    with pytest.raises(SystemExit, match="1 of 4 pictures could not be used"):
+        main(["predict", str(faces / "b.mov"), str(faces), *common])
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert "b.mov: the file is larger than 500 MB" in captured.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,7 +12,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from mien.data.faces import PictureError
+from mien.data.faces import MAX_PIXELS, PictureError
 from mien.errors import MienError
 from mien.files import is_clutter
 from mien.serving.answers import FaceAnswer
@@ -25,6 +25,8 @@ SUFFIXES = {
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     *(".pbm", ".pgm", ".ppm", ".pnm"),
 }
+MAX_BYTES = 10 * MAX_PIXELS
+"""A larger file is a film, say: no picture takes more than 8 a pixel, and some for its header."""
 Found = list[tuple[list[int] | None, FaceAnswer]]
 """For each face its box ``[x, y, width, height]`` (None for a crop) and the answer."""
 Row = dict[str, Any]
@@ -59,8 +61,7 @@ def run(options: argparse.Namespace) -> None:
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()
     for path in tqdm(files, unit=" pictures", disable=quiet, leave=False):
         try:
-            data = sys.stdin.buffer.read() if path is None else path.read_bytes()
-            found = predictor(data)
+            found = predictor(_read(path))
         except (PictureError, ServiceError, OSError) as error:
             if isinstance(error, ServiceError) and error.status not in PICTURE:
                 raise  # the service, not this picture
@@ -70,6 +71,14 @@ def run(options: argparse.Namespace) -> None:
         write(str(path or "-"), found, predictor.version)
     if failed:
         raise MienError(f"{failed} of {len(files)} pictures could not be used; see above")
+
+
+def _read(path: Path | None) -> bytes:
+    if path is None:
+        return sys.stdin.buffer.read()
+    if path.stat().st_size > MAX_BYTES:
+        raise PictureError(f"the file is larger than {MAX_BYTES // 10**6} MB")
+    return path.read_bytes()
 
 
 def list_files(paths: list[str]) -> list[Path | None]:
