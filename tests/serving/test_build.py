@@ -41,13 +41,14 @@ def test_a_bento_serves_elsewhere(package, tmp_path):
     page = bento / "src/mien/serving/page.html"
     page.write_text(page.read_text().replace("<title>", "<title>From the Bento. "))
 
-    environment |= {"MIEN_LOG_DIR": str(tmp_path / "logs"), "MIEN_MODEL": "nowhere"}
+    # a relative path starts from the shell's folder, and not from the Bento's
+    environment |= {"MIEN_LOG_DIR": "rows", "PWD": str(tmp_path), "MIEN_MODEL": "nowhere"}
     port, output = free_port(), tmp_path / "out.txt"
     with output.open("wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "bentoml", "serve", str(bento), "--port", str(port)],
             env=environment,
-            cwd=tmp_path / "elsewhere",
+            cwd=tmp_path,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -63,7 +64,7 @@ def test_a_bento_serves_elsewhere(package, tmp_path):
         process.terminate()
         process.wait(20)
     # the end of the service waits for its log
-    row = json.loads(next((tmp_path / "logs").rglob("data.*.log")).read_text())
+    row = json.loads(next((tmp_path / "rows").rglob("data.*.log")).read_text())
     assert row["model"] == version
 
 

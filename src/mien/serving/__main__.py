@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ |= {
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "1",
-        "MIEN_MODEL": str(folder.resolve()),  # the workers start in another folder
-        "MIEN_LOG_DIR": os.environ.get("MIEN_LOG_DIR") or str(Path.cwd() / "logs"),
+        "MIEN_MODEL": str(folder.resolve()),
+        "PWD": str(Path.cwd()),  # where the workers' relative paths start
     }
     command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
     command += ["--host", host, "--port", str(options.port)]

@@ -23,14 +23,14 @@ Detector = Callable[[Grey], list[Box]]
 _SCORE = 0.8
 
 
-def make_detector() -> Detector:
-    """The detector that ``MIEN_YUNET`` names, or else the cascade.
+def make_detector(folder: Path = Path()) -> Detector:
+    """The detector that ``MIEN_YUNET`` names (a path from ``folder``), or else the cascade.
 
     Raises:
         MienError: the file is missing, or OpenCV can't run it as YuNet.
     """
     named = os.environ.get("MIEN_YUNET")
-    return YuNet(Path(named)) if named else _with_cascade
+    return YuNet(folder / named) if named else _with_cascade
 
 
 def _with_cascade(picture: Grey) -> list[Box]:

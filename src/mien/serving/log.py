@@ -39,12 +39,12 @@ _GATHER_SECONDS = 0.05
 
 
 def log_folder() -> Path:
-    """``MIEN_LOG_DIR``, or ``logs`` where the service was started.
+    """``MIEN_LOG_DIR``, or ``logs``; a relative path starts where the service was started.
 
     BentoML's workers change into the Bento's folder; the shell's ``PWD`` is what they inherit.
     """
-    named = os.environ.get("MIEN_LOG_DIR")
-    return Path(named or Path(os.environ.get("PWD", "."), "logs")).absolute()
+    named = os.environ.get("MIEN_LOG_DIR") or "logs"
+    return Path(os.environ.get("PWD", "."), named).absolute()
 
 
 def _setting(name: str, default: float, most: float = float("inf")) -> float:

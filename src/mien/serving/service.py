@@ -176,9 +176,10 @@ class MienService:
 
     def __init__(self) -> None:
         cv2.setNumThreads(1)
-        package = load_package(find_package(Path(os.environ.get("PWD", "."))))
+        started_in = Path(os.environ.get("PWD", "."))  # the worker is in the Bento's folder
+        package = load_package(find_package(started_in))
         self.classifier = Classifier(package)
-        self.detect = make_detector()
+        self.detect = make_detector(started_in)
         self.log = PredictionLog(package)
         self.figures = Figures()
         self.pool = ThreadPoolExecutor(_THREADS, "network")
