@@ -137,6 +137,21 @@ def test_a_file_that_was_removed_is_begun_anew(tmp_path):
     handler.close()
 
 
+def test_a_row_begins_a_line_where_one_was_cut_off(tmp_path):
+    """By `kill -9`, or where the disk was full: the next one would be lost with it."""
+    path = tmp_path / "predictions/data/data.1.log"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"half')
+    handler = KeptFileHandler(str(path))
+    for _ in range(2):
+        handler.emit(logging.makeLogRecord({"msg": "row", "created": time.time()}))
+    with path.open("a") as file:
+        file.write("ro")
+    handler.emit(logging.makeLogRecord({"msg": "row", "created": time.time()}))
+    handler.close()
+    assert path.read_text().split("\n") == ['{"half', "row", "row", "ro", "row", ""]
+
+
 def test_two_services_may_share_a_folder(tmp_path, monkeypatch):
     """One that the other has closed a file of goes on in the new one: the old may be removed."""
     monkeypatch.setenv("MIEN_LOG_MB", "0")

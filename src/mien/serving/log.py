@@ -104,6 +104,11 @@ class KeptFileHandler(logging.handlers.BaseRotatingHandler):
         status = path.stat()
         if not status.st_size:
             return False
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            whole = file.read() == b"\n"
+        if not whole and self.stream:  # a kill or a full disk has cut a row off
+            self.stream.write("\n")
         other_day = int(status.st_mtime // 86400) != int(record.created // 86400)
         return other_day or status.st_size > self.megabytes * 2**20 / _FILE_SHARE
 
