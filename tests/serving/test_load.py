@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,24 @@ def test_a_broken_package_is_named(tmp_path):
 def test_faces_that_are_none_are_refused_in_plain_words(package, faces, given):
     with pytest.raises(MienError, match=rf"a uint8 array \[n, 48, 48\], not {given}$"):
         mien.load(package).classify(faces)
+
+
+def test_many_faces_take_no_more_memory_than_some(package):
+    classifier, given = mien.load(package), []
+    network = classifier.package.session
+
+    class Session:
+        def run(self, names, inputs):
+            given.append(len(inputs["faces"]))
+            return network.run(names, inputs)
+
+    faces = draw_faces(600)
+    expected = [classifier.classify(each[None]).answers[0].confidence for each in faces]
+    classifier.package = replace(classifier.package, session=Session())
+    classified = classifier.classify(faces)
+    assert [answer.confidence for answer in classified.answers] == pytest.approx(expected, abs=1e-6)
+    assert len(classified.components) == sum(given) == 600
+    assert max(given) == 256
 
 
 def test_no_faces_have_no_answers(package):
