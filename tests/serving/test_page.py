@@ -121,6 +121,15 @@ def test_the_webcam(page):
     assert page.value("video.hidden")
 
 
+def test_without_https_it_says_why_there_is_no_webcam(page):
+    """As where the service, with a key, is asked from another machine."""
+    nothing = "{ configurable: true, value: undefined }"
+    page.value(f"Object.defineProperty(navigator, 'mediaDevices', {nothing})")
+    page.value("document.getElementById('camera').click()")
+    page.wait("/can't be used: .* HTTPS/.test(document.getElementById('status').textContent)")
+    page.value("delete navigator.mediaDevices")
+
+
 def test_the_keyboard_reaches_everything(page):
     page.value("document.activeElement.blur()")
     reached = [press_tab(page) for _ in range(6)]
