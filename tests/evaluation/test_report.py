@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from mien.evaluation.measures import Predictions, measure_test_set
+from mien.evaluation.plots import draw_confusions
 from mien.evaluation.rendering import percent, points
 from mien.evaluation.report import write_report
 from mien.evaluation.tables import TestSet, find_mistakes
@@ -108,6 +109,12 @@ def test_names_are_escaped(written):
     _, _, page = written
     assert "<b>odd" not in page
     assert "&lt;b&gt;odd" in page
+
+
+def test_a_name_with_dollar_signs_is_no_formula():
+    """Matplotlib takes what stands between two of them for one, and ended at this."""
+    svg = draw_confusions({"final": np.eye(2, dtype=int)}, ["a$b%$", "sad"])
+    assert "a$b%$" in svg
 
 
 def test_figures_lie_beside_it_as_svg(written):

@@ -24,6 +24,7 @@ DARK = {INK: "#e6e8eb", FAINT: "#9aa4b2", GRID: "#3a424d", FIRST: "#f0a26b", SEC
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mien",
+    "text.parse_math": False,  # an expression's name may hold two dollar signs
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
     "font.size": 9,
