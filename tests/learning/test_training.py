@@ -29,10 +29,10 @@ TRAINING = TrainingSettings(
 )  # fmt: skip
 
 
-def train(folder, *, kill_after=None, seed=0, compute=COMPUTE):
+def train(folder, *, kill_after=None, seed=0, compute=COMPUTE, settings=TRAINING):
     faces, labelled = stripes(LABELS)
     torch.manual_seed(3)
-    task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, TRAINING, Augmentation(GENTLE))
+    task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, settings, Augmentation(GENTLE))
     seen = []
 
     def validate(net):
@@ -42,7 +42,7 @@ def train(folder, *, kill_after=None, seed=0, compute=COMPUTE):
         return {"validation_accuracy": 0.0}
 
     return fit(
-        task, TRAINING, epochs=TRAINING.epochs, seed=seed, fabric=make_fabric(compute),
+        task, settings, epochs=settings.epochs, seed=seed, fabric=make_fabric(compute),
         checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
     )  # fmt: skip
 
@@ -77,6 +77,14 @@ def test_a_torn_checkpoint_starts_again(tmp_path):
     path = tmp_path / "broken" / "run.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     assert same_weights(whole, train(tmp_path / "broken"))
+
+
+def test_a_training_that_runs_away_is_told_at_once(tmp_path):
+    """It went on to its end, which was a traceback."""
+    steep = TRAINING.model_copy(update={"learning_rate": 1e20})
+    with pytest.raises(MienError, match=r"test: the loss of epoch 1 is nan.* lower learning_rate"):
+        train(tmp_path, settings=steep)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_seed_gives_other_weights(tmp_path):

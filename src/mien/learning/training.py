@@ -120,6 +120,9 @@ def fit(
 
     Goes on from ``checkpoint`` where it holds an earlier state of the same run. ``validate``
     measures the averaged network after each epoch; its figures join the epoch's record.
+
+    Raises:
+        MienError: the loss is no number any more.
     """
     wrapped, optimizer = fabric.setup(task, _adamw(task, settings))
     average = AveragedModel(
@@ -153,6 +156,11 @@ def fit(
             for name, value in losses.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
         record |= {name: float(value) / steps for name, value in sums.items()}
+        if not math.isfinite(record["loss"]):
+            raise MienError(
+                f"{title}: the loss of epoch {epoch + 1} is {record['loss']:g}: the training has "
+                "run away; set a lower learning_rate"
+            )
         renew_statistics(teacher, task.faces, task.labelled)
         record |= validate(teacher)
         history.append(record)
