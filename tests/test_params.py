@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.errors import MienError
-from mien.params import Params, load_params, merge, parse_params, read_yaml
+from mien.params import ModelSettings, Params, load_params, merge, parse_params, read_yaml
 from mien.workspace import complete_params
 
 
@@ -192,6 +192,16 @@ def test_the_image_must_survive_the_networks_halvings(settings):
     settings["model"] |= {"widths": [16, 16, 16, 16], "blocks": [1, 1, 1, 1]}
     with pytest.raises(MienError, match="multiple of 16"):
         parse_params(settings, "params.yaml")
+
+
+def test_filters_that_the_network_does_not_have_are_not_set(settings):
+    settings["model"] |= {"transform": "affine", "transform_kernel": 3}
+    assert parse_params(settings, "params.yaml").model.transform == "affine"
+    settings["model"]["transform_kernel"] = 5
+    with pytest.raises(MienError, match=r"model\.transform_kernel: .* affine, .* leave it at 3"):
+        parse_params(settings, "params.yaml")
+    model = ModelSettings.model_validate(settings["model"])  # as weights on disk may have it
+    assert model.transform_kernel == 5
 
 
 def test_source_names_differ(settings):

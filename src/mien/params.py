@@ -511,6 +511,12 @@ class Params(Section):
         low, high = self.validate_.brightness
         if not low < high:
             raise ValueError(f"validate.brightness: {low:g} is not below {high:g}; turn them round")
+        # here and not in `ModelSettings`, by which weights on disk are read, too
+        if self.model.transform == "affine" and self.model.transform_kernel != 3:
+            raise ValueError(
+                "model.transform_kernel: model.transform is affine, which has no filters; "
+                "leave it at 3"
+            )
         widths = {"model": self.model.widths}
         if self.pretrain.larger.epochs:
             widths["pretrain.larger"] = self.pretrain.larger.widths
