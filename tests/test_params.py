@@ -71,6 +71,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("relabel.coverage", 0, "greater than 0"),
         ("relabel.require_flip_agreement", "perhaps", "valid boolean"),
         ("seed", -1, "greater than or equal to 0"),
+        ("seed", 2**32, "less than 2147483648"),
         ("model.convolution", "dense", "'affinity' or 'ordinary'"),
         ("model.kernel", 2, "1, 3 or 5"),
         ("model.transform_kernel", 4, "3, 5 or 7"),

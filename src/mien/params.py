@@ -479,7 +479,8 @@ class MonitoringSettings(Section):
 class Params(Section):
     """All of ``params.yaml``."""
 
-    seed: Count
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """scikit-learn takes 32 bits, and each of several larger networks has the next one."""
     expressions: Annotated[list[Expression], Field(min_length=2)]
     model: ModelSettings
     augmentation: AugmentationSettings
