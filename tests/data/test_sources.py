@@ -198,6 +198,10 @@ def test_missing_empty_and_stray(tmp_path: Path) -> None:
         ({"role": "test", "validation_share": 0.1}, "role: labelled"),
         ({"role": "unlabelled", "label_share": 0.5}, "role: labelled"),
         ({"validation_share": 0.5, "test_share": 0.5}, "leave faces for training"),
+        (
+            {"role": "unlabelled", "folders": "identity", "label_map": {"joy": "happy"}},
+            "label_map needs `folders: expression`",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(
@@ -479,6 +483,9 @@ def test_lfw(tmp_path: Path) -> None:
     assert table["identity"].tolist() == ["A_B", "A_B"]
     assert set(table["role"]) == {"unlabelled"}
     assert table["width"].tolist() == [12, 12]
+    found = source.model_copy(update={"faces": "detect"})
+    with pytest.raises(MienError, match="lfw: centre needs `faces: given`"):
+        list_source(found, tmp_path, EXPRESSIONS)
     lay_out(tmp_path / "other", ["x/1.png"])
     with pytest.raises(MienError, match="Labeled Faces"):
         list_source(LfwSource(name="lfw", kind="lfw", path=Path("other")), tmp_path, EXPRESSIONS)

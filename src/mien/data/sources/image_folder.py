@@ -23,6 +23,8 @@ def list_image_folder(
     where = f"prepare.sources: {settings.name}"
     if settings.role != "unlabelled" and settings.folders != "expression":
         raise MienError(f"{where}: `role: {settings.role}` needs `folders: expression`")
+    if settings.label_map and settings.folders != "expression":
+        raise MienError(f"{where}: label_map needs `folders: expression`")
     files = PictureFiles(data / settings.path)
     paths = pd.Series(files.paths(), dtype=object)
     nothing = texts([None] * len(paths), paths)

@@ -15,8 +15,12 @@ def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Lis
     """List ``[lfw/]<Name>/<Name>_0001.jpg`` in a folder or zip; all faces are unlabelled.
 
     Raises:
-        MienError: the path is missing, or holds no picture of that form.
+        MienError: the path is missing, or holds no picture of that form, or ``centre`` is set for
+            faces that are to be found.
     """
+    where = f"prepare.sources: {settings.name}"
+    if settings.centre < 1 and settings.faces == "detect":
+        raise MienError(f"{where}: centre needs `faces: given`; found faces are cut out already")
     files = PictureFiles(data / settings.path)
     pictures = [
         path
@@ -40,6 +44,6 @@ def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Lis
         test_share=0,
         label_share=1,
         seed=settings.seed,
-        where=f"prepare.sources: {settings.name}",
+        where=where,
     )
     return Listing(table, PictureReader(files, settings.faces, settings.centre))
