@@ -37,18 +37,20 @@ def main(
     """Read every configured source into one store of faces and its manifest."""
     settings = params.prepare
     listings = _list(params, data)
-    listed = [listing.table for listing in listings.values()]
-    _check_faces(pd.concat(listed, ignore_index=True), params.expressions, settings, lost={})
+    tables = [listing.table.assign(source=name) for name, listing in listings.items()]
+    listed = pd.concat(tables, ignore_index=True)
+    _check_faces(listed, params.expressions, settings, lost=listed[:0])
     faces.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(faces.parent, sum(map(len, listed)) * settings.image_size**2)
+    _check_space(faces.parent, len(listed) * settings.image_size**2)
     with tempfile.TemporaryFile(dir=faces.parent) as raw:  # has no name: a kill leaves nothing
         read, faults = read_faces(listings, settings.image_size, params.compute.workers, raw)
+        unread = listed.merge(faults, on=["source", "path"])
+        _check_faces(read, params.expressions, settings, unread)
         pixels = _view(raw, len(read), settings.image_size)
         kept, copies = settle_copies(read)
-        near = near_duplicates(kept, pixels, settings.near_duplicate_bits)
+        near = _with_reason(near_duplicates(kept, pixels, settings.near_duplicate_bits))
         kept = kept.drop(index=near.index).reset_index(drop=True)
-        lost = pd.concat([copies, near])["role"].value_counts().to_dict()
-        _check_faces(kept, params.expressions, settings, lost)
+        _check_faces(kept, params.expressions, settings, lost=pd.concat([copies, near]))
         _write_store(faces, pixels, kept["row"].to_numpy())
         kept["row"] = np.arange(len(kept))
     _refuse_change(listings, _list(params, data))
@@ -107,39 +109,49 @@ def _check_faces(
     table: pd.DataFrame,
     expressions: Sequence[str],
     settings: PrepareSettings,
-    lost: Mapping[Any, int],
+    lost: pd.DataFrame,
 ) -> None:
     """Refuse data with which a later stage would fail, hours later perhaps.
 
     Every expression needs a training example, `cluster` unlabelled faces, `evaluate` test faces.
-    ``lost`` says how many faces of each role were copies of others.
+    ``lost`` has the pictures and faces that can't be used, each with its ``reason``.
     """
-    known = set(table.loc[table["split"].eq("train"), "label"])
-    missing = [name for name in expressions if name not in known]
+    train, expected = table["split"].eq("train"), lost["split"].eq("train")
+    shown = set(table.loc[train, "label"])
+    missing = [name for name in expressions if name not in shown]
     sources = ", ".join(source.name for source in settings.sources)
-    copied = "{:,} are copies of labelled or test faces, or nearly; add other ones"
-    if not known:
-        cause = (
-            copied.format(lost["labelled"])
-            if "labelled" in lost
-            else "add a source that has labels to prepare.sources, or leave more than its "
-            "validation and test shares"
+    if not train.any():
+        advice = (
+            "add a source that has labels to prepare.sources, or leave more than its validation "
+            "and test shares"
         )
+        cause = _cause(lost[expected], advice)
         raise MienError(f"no labelled training face in the sources ({sources}); {cause}")
     if missing:
+        advice = "add examples, or take it out of expressions"
+        cause = _cause(lost[expected & lost["label"].isin(missing)], advice)
         raise MienError(
             f"no labelled training face shows {', '.join(map(repr, missing))} in the sources "
-            f"({sources}); add examples, or take it out of expressions"
+            f"({sources}); {cause}"
         )
     if not table["split"].eq("test").any():
-        raise MienError(f"no test face in the sources ({sources}); {_test_advice(settings)}")
+        cause = _cause(lost[lost["split"].eq("test")], _test_advice(settings))
+        raise MienError(f"no test face in the sources ({sources}); {cause}")
     if not table["role"].eq("unlabelled").any():
-        cause = (
-            copied.format(lost["unlabelled"])
-            if "unlabelled" in lost
-            else "add a source with `role: unlabelled` to prepare.sources"
-        )
+        advice = "add a source with `role: unlabelled` to prepare.sources"
+        cause = _cause(lost[lost["role"].eq("unlabelled")], advice)
         raise MienError(f"no unlabelled face in the sources ({sources}); {cause}")
+
+
+def _cause(lost: pd.DataFrame, advice: str) -> str:
+    """Why those that were there can't be used; where there were none, what to do."""
+    if lost.empty:
+        return advice
+    one = lost.iloc[0]
+    return (
+        f"{len(lost):,} that are there can't be used; {one['source']}/{one['path']}: "
+        f"{one['reason']}"
+    )
 
 
 def _test_advice(settings: PrepareSettings) -> str:
@@ -171,8 +183,6 @@ def _check_space(folder: Path, size: int) -> None:
 
 def _view(raw: IO[bytes], count: int, size: int) -> NDArray[np.uint8]:
     """The faces written to ``raw`` as ``[count, size, size]``, memory-mapped."""
-    if count == 0:
-        raise MienError("not one picture could be read; look at the sources' paths and pictures")
     return np.memmap(raw, dtype=np.uint8, mode="r", shape=(count, size, size))
 
 
@@ -195,17 +205,23 @@ def _set_aside(
     near: pd.DataFrame,
 ) -> pd.DataFrame:
     """The quarantine: every picture that is not in the manifest, and why."""
-    near = near.assign(
-        kind="near_duplicate",
-        reason=[
-            f"nearly {other} (correlation {value:.3f})"
-            for other, value in zip(near["near"], near["correlation"], strict=True)
-        ],
-    )
     left_out = [listing.left_out.assign(source=name) for name, listing in listings.items()]
-    tables = [faults, *left_out, copies.assign(kind="duplicate"), near]
+    tables = [
+        faults,
+        *left_out,
+        copies.assign(kind="duplicate"),
+        near.assign(kind="near_duplicate"),
+    ]
     columns = ["source", "path", "kind", "reason"]
     return pd.concat([table[columns] for table in tables], ignore_index=True)
+
+
+def _with_reason(near: pd.DataFrame) -> pd.DataFrame:
+    """What `near_duplicates` has found, in words, too."""
+    pairs = zip(near["near"], near["correlation"], strict=True)
+    return near.assign(
+        reason=[f"nearly {other} (correlation {value:.3f})" for other, value in pairs]
+    )
 
 
 def _write_report(
