@@ -239,3 +239,21 @@ def test_weights_of_another_network_are_refused(measured, params):
     with pytest.raises(MienError, match=r"first_weights: these need a model of"):
         run(params.model_copy(update={"pretrain": begun}), measured, "refused")
     assert not (measured / "refused.safetensors").exists()
+
+
+def test_what_is_refused_is_refused_before_anything_is_learned(measured, params, capsys):
+    """Hours later it was, after larger networks or a start without labels."""
+    larger = with_larger(params).pretrain.model_copy(update={"first_weights": "nano"})
+    with pytest.raises(MienError, match=r"first_weights: these need a model of"):
+        run(params.model_copy(update={"pretrain": larger}), measured, "refused")
+    other = params.model_copy(update={"expressions": [*"abcdefg"]})
+    manifest = measured / "manifest.parquet"
+    table = read_manifest(manifest)
+    names = dict(zip(params.expressions, other.expressions, strict=True))
+    write_manifest(manifest, table.assign(label=table["label"].map(names, na_action="ignore")))
+    refinery = params.pretrain.refinery.model_copy(update={"networks": ["nano"]})
+    begun = settings(other, 3).pretrain.model_copy(update={"refinery": refinery})
+    with pytest.raises(MienError, match=r"refinery\.networks: they know angry"):
+        run(other.model_copy(update={"pretrain": begun}), measured, "refused")
+    assert capsys.readouterr().out == ""
+    assert not (measured / "checkpoints").exists()

@@ -13,10 +13,23 @@ from mien.data.manifest import read_manifest
 from mien.evaluation.curves import write_curves
 from mien.files import read_json, write_json
 from mien.learning.checkpoint import Checkpoint, training_code
-from mien.learning.distillation import AdvisedTask, larger_networks, refined, refined_labels
+from mien.learning.distillation import (
+    AdvisedTask,
+    Adviser,
+    larger_networks,
+    refined,
+    refined_labels,
+)
 from mien.learning.embedding import accuracy_on
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
-from mien.learning.training import Fitted, History, SupervisedTask, fit, make_fabric
+from mien.learning.training import (
+    Fitted,
+    History,
+    SupervisedTask,
+    class_log_prior,
+    fit,
+    make_fabric,
+)
 from mien.learning.transfer import begin_with
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
@@ -104,37 +117,10 @@ def main(
     def accuracy(net: ACCNN) -> dict[str, float]:
         return accuracy_on(net, store, validation)
 
-    theirs = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
-    advisers: list[Fitted] = []
-    for number in range(1, networks + 1):
-        part, seed = f"larger_{number}", params.seed + number - 1
-        title = f"pretrain, larger network {number}/{networks}"
-        network, _ = begin("larger", f"{part}_", title, seed)
-        task = SupervisedTask(
-            network, store, labelled, settings.model_copy(update=theirs), augmentation
-        )
-        advisers.append(learn(task, run.part(part), accuracy, title, seed))
-        draw(part, advisers[-1].history, title)
-
-    model, unlabelled = begin("accnn", "", "pretrain", params.seed)
-    data = (model, store, labelled, settings, augmentation)
-    task = SupervisedTask(*data)
-    strength: float | None = None
-    if start:
-        strength = begin_with(
-            model,
-            load_weights(start),
-            store,
-            labelled,
-            expressions=params.expressions,
-            log_prior=task.log_prior,
-            seed=params.seed,
-        )
-        print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
-    if advisers:
-        adviser, weight = larger_networks([each.model for each in advisers]), settings.larger.weight
-        task = AdvisedTask(*data, adviser=adviser, weight=weight)
-    elif refinery:
+    # what may be refused comes before what takes long
+    log_prior = class_log_prior(labelled.labels, len(params.expressions), settings.class_balance)
+    advice: tuple[Adviser, float] | None = None
+    if refinery:
         with fabric.autocast():
             labels = run.once(
                 "labels",
@@ -143,14 +129,48 @@ def main(
                     store,
                     labelled,
                     params.expressions,
-                    log_prior=task.log_prior.to(fabric.device),
+                    log_prior=log_prior.to(fabric.device),
                     augmentation=augmentation,
                     views=settings.refinery.views,
                     rng=torch.Generator().manual_seed(params.seed),
                 ),
             )
-        adviser, weight = refined(labels.to(fabric.device)), settings.refinery.weight
-        task = AdvisedTask(*data, adviser=adviser, weight=weight)
+        advice = refined(labels.to(fabric.device)), settings.refinery.weight
+
+    model, unlabelled = begin("accnn", "", "pretrain", params.seed)
+    strength: float | None = None
+    if start:
+        strength = begin_with(
+            model,
+            load_weights(start),
+            store,
+            labelled,
+            expressions=params.expressions,
+            log_prior=log_prior,
+            seed=params.seed,
+        )
+        print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
+
+    theirs = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
+    advisers: list[Fitted] = []
+    for number in range(1, networks + 1):
+        part, seed = f"larger_{number}", params.seed + number - 1
+        title = f"pretrain, larger network {number}/{networks}"
+        network, _ = begin("larger", f"{part}_", title, seed)
+        larger_task = SupervisedTask(
+            network, store, labelled, settings.model_copy(update=theirs), augmentation
+        )
+        advisers.append(learn(larger_task, run.part(part), accuracy, title, seed))
+        draw(part, advisers[-1].history, title)
+    if advisers:
+        advice = larger_networks([each.model for each in advisers]), settings.larger.weight
+
+    data = (model, store, labelled, settings, augmentation)
+    if advice:
+        adviser, weight = advice
+        task: SupervisedTask = AdvisedTask(*data, adviser=adviser, weight=weight)
+    else:
+        task = SupervisedTask(*data)
     fitted = learn(task, run, accuracy, "pretrain", params.seed)
     names = tuple(params.expressions)
     save_weights(weights, fitted.model, names, image_size)
