@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}
+_CLUTTER = {"thumbs.db", "desktop.ini", "__macosx", "lost+found"}
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Every source: what is listed and read from made-up folders, archives and tables."""
 
+import errno
 import io
+import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -210,6 +212,27 @@ def test_settings_that_contradict_each_other(
     lay_out(tmp_path, ["happy/1.png"])
     with pytest.raises(MienError, match=message):
         list_source(folder(**changes), tmp_path, EXPRESSIONS)
+
+
+def test_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures were passed over in silence."""
+    lay_out(tmp_path, ["happy/1.png", "sad/2.png", ".Trashes/3.png", "lost+found/4.png"])
+    scan = os.scandir
+
+    def deny(folder: Any) -> Any:
+        if Path(folder).name in denied:
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    denied = [".Trashes", "lost+found"]
+    assert len(list_source(folder(), tmp_path, EXPRESSIONS).table) == 2
+    for name in ("sad", tmp_path.name):
+        denied.append(name)
+        with pytest.raises(MienError, match=rf"{name}: cannot be read \(Permission denied\)"):
+            list_source(folder(), tmp_path, EXPRESSIONS)
 
 
 def test_bad_pictures_are_faults_and_not_crashes(tmp_path: Path) -> None:

@@ -115,9 +115,22 @@ def linked_folders(root: Path, paths: Iterable[str]) -> list[Path]:
 
 
 def walk(root: Path) -> Iterator[str]:
-    """Relative paths of the files under ``root``; links to folders are followed, once each."""
+    """Relative paths of the files under ``root``; links to folders are followed, once each.
+
+    Raises:
+        MienError: a folder can't be read, so that its pictures would be missing unnoticed.
+    """
+
+    def refuse(error: OSError) -> None:
+        folder = Path(error.filename)
+        clutter = is_clutter(folder.relative_to(root).as_posix())
+        if not clutter and not isinstance(error, NotADirectoryError):  # of an archive
+            raise MienError(
+                f"{folder}: cannot be read ({error.strerror}); allow it, or move the folder away"
+            )
+
     seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
