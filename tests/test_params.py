@@ -224,6 +224,7 @@ def test_an_unknown_kind_of_source_is_named(settings):
         (b"- a\n- b\n", "expected a mapping"),
         (b"", "expected a mapping"),
         (b"\xff\xfe\x00", "not valid YAML"),
+        (b"prepare: {data: a}\nseed: 1\nprepare: {}", r"'prepare' stands twice[^\n]*\n.* line 3"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, content, words):

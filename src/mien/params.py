@@ -6,7 +6,7 @@ stands in ``params.yaml``, where DVC sees it.
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -568,6 +568,21 @@ def parse_params(values: Mapping[str, Any], origin: str) -> Params:
         raise MienError("\n".join(lines)) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: the first one's settings would be lost in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{name!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
@@ -575,7 +590,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         MienError: it is missing, cannot be read, or holds something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise MienError(f"{path}: no such file; check the path") from None
     except OSError as error:
