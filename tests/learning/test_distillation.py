@@ -1,5 +1,7 @@
 """Learning from other networks: the losses written out, and those networks left as they are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,7 +116,7 @@ def saying(*logits, expressions=("calm", "glad")):
     net = ACCNN(MODEL, len(logits))
     torch.nn.init.zeros_(net.head.weight)
     net.head.bias.data = torch.tensor(logits)
-    return Trained(net.eval(), expressions, 24)
+    return Trained(net.eval(), expressions, 16)
 
 
 def refine(networks, labelled=None, *, views=2, expressions=("calm", "glad"), seed=0):
@@ -138,7 +140,7 @@ def test_refined_labels_by_hand():
 
 def test_refined_labels_follow_the_faces_and_the_seed():
     torch.manual_seed(0)
-    net = Trained(ACCNN(MODEL, 2).eval(), ("calm", "glad"), 24)
+    net = Trained(ACCNN(MODEL, 2).eval(), ("calm", "glad"), 16)
     said = refine([net])
     assert torch.equal(said, refine([net]))
     assert not torch.equal(said, refine([net], seed=1))
@@ -149,6 +151,12 @@ def test_refined_labels_follow_the_faces_and_the_seed():
 def test_an_expression_that_they_do_not_know_is_named():
     with pytest.raises(MienError, match=r"refinery.networks: they know calm, glad, not bored;"):
         refine([saying(0.0, 0.0)], expressions=("calm", "bored"))
+
+
+def test_faces_of_another_size_than_they_know_are_refused():
+    known = replace(saying(0.0, 0.0), image_size=48)
+    with pytest.raises(MienError, match=r"know faces of 48 pixels, and prepare\.image_size is 16"):
+        refine([known])
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -179,7 +187,7 @@ def test_refined_labels_are_learned_against_wrong_ones(tmp_path):
     noise = np.random.default_rng(1).permutation(labelled.labels)
     order = np.random.default_rng(2).permutation(60)  # rows in another order than the store's
     shuffled = LabelledRows(labelled.rows[order], noise)
-    said = refine([Trained(larger, ("calm", "glad"), 24)], shuffled, views=3)
+    said = refine([Trained(larger, ("calm", "glad"), 16)], shuffled, views=3)
     learned = train(advised(faces, shuffled, refined(said), 1.0), tmp_path / "net").model
     predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
     assert (predicted == labelled.labels).mean() > 0.95

@@ -7,7 +7,8 @@ import torch
 from mien.data.manifest import read_manifest, write_manifest
 from mien.errors import MienError
 from mien.files import read_json, write_json
-from mien.model.weights import load_networks, load_weights
+from mien.model.accnn import ACCNN
+from mien.model.weights import load_networks, load_weights, save_weights
 from mien.stages import pretrain
 from tests.killing import Killed, kill
 from tests.stages.conftest import same, state
@@ -177,12 +178,24 @@ def test_killed_after_the_larger_networks_it_goes_on(measured, params, monkeypat
     assert same(run(several, measured, "killed"), whole)
 
 
+@pytest.fixture
+def shipped(measured, params, monkeypatch):
+    """Networks for faces of the tests' size in the place of those that ship."""
+    folder = measured / "shipped"
+    for seed, size in enumerate(("nano", "small")):
+        torch.manual_seed(seed)
+        network = ACCNN(params.model, len(params.expressions)).eval()
+        save_weights(folder / size, network, tuple(params.expressions), 24)
+    monkeypatch.setattr(pretrain, "shipped_weights", lambda size: folder / size)
+
+
 def refined_by(params, *networks, **changes):
     refinery = params.pretrain.refinery.model_copy(update={"networks": [*networks], **changes})
     pretrain = params.pretrain.model_copy(update={**SHORT, "refinery": refinery})
     return params.model_copy(update={"pretrain": pretrain})
 
 
+@pytest.mark.usefixtures("shipped")
 def test_networks_that_ship_refine_the_labels_where_asked_for(measured, params):
     off = run(settings(params, 0), measured, "off")
     on = run(refined_by(params, "nano", "small", views=2), measured, "on")
@@ -192,6 +205,7 @@ def test_networks_that_ship_refine_the_labels_where_asked_for(measured, params):
     assert same(off, run(refined_by(params, "nano", weight=0.0), measured, "unheard"))
 
 
+@pytest.mark.usefixtures("shipped")
 def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, monkeypatch):
     whole = run(refined_by(params, "nano"), measured, "whole")
     begin = pretrain.AdvisedTask.begin_epoch
@@ -208,6 +222,7 @@ def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, 
     assert not list((measured / "checkpoints").iterdir())
 
 
+@pytest.mark.usefixtures("shipped")
 def test_what_other_weights_have_refined_does_not_go_on(measured, params, monkeypatch):
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain.AdvisedTask, "begin_epoch", kill)

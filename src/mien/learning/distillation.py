@@ -122,9 +122,9 @@ def refined_labels(
         rng: all that is drawn comes from it.
 
     Raises:
-        MienError: a network does not know an expression.
+        MienError: a network does not know an expression, or faces of this size.
     """
-    columns = [_columns(each.expressions, expressions) for each in networks]
+    columns = [_columns(each, expressions, faces.shape[-1]) for each in networks]
     models = [channels_last(each.model).eval().to(log_prior.device) for each in networks]
     total = torch.zeros(len(labelled), len(expressions), device=log_prior.device)
     chunks = np.array_split(np.arange(len(labelled)), -(-len(labelled) // _CHUNK))
@@ -141,10 +141,16 @@ def refined_labels(
     return total / (views * len(networks))
 
 
-def _columns(known: Sequence[str], expressions: Sequence[str]) -> list[int]:
+def _columns(network: Trained, expressions: Sequence[str], image_size: int) -> list[int]:
+    known = network.expressions
     if missing := [name for name in expressions if name not in known]:
         raise MienError(
             f"pretrain.refinery.networks: they know {', '.join(known)}, not {', '.join(missing)}; "
             "set it to []"
+        )
+    if network.image_size != image_size:  # of faces twice as large they get two of three wrong
+        raise MienError(
+            f"pretrain.refinery.networks: they know faces of {network.image_size} pixels, and "
+            f"prepare.image_size is {image_size}; set it to []"
         )
     return [known.index(name) for name in expressions]
