@@ -1,6 +1,7 @@
 """`mien.params`: every wrong setting is named, and right ones arrive typed."""
 
 import copy
+import math
 
 import pytest
 import yaml
@@ -53,6 +54,10 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.epochs", 0, "greater than or equal to 1"),
         ("pretrain.epochs", 2.5, "valid integer"),
         ("pretrain.learning_rate", 0, "greater than 0"),
+        ("pretrain.larger.learning_rate", math.inf, "finite"),
+        ("cluster.prior_strength", math.inf, "finite"),  # no number came of it
+        ("monitoring.cooldown_hours", math.inf, "finite"),
+        ("promotion.approval_hours", math.inf, "finite"),
         ("pretrain.self_supervised.epochs", -1, "greater than or equal to 0"),
         ("pretrain.self_supervised.batch_size", 1, "greater than or equal to 2"),
         ("pretrain.self_supervised.networks", [], "at least 1 item"),

@@ -18,7 +18,7 @@ from mien.errors import MienError
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Convolution = Literal["affinity", "ordinary"]
 Role = Literal["labelled", "unlabelled", "test"]
 
@@ -246,7 +246,7 @@ class ScheduleSettings(Section):
     epochs: Positive
     steps_per_epoch: Positive
     batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     weight_decay: Weight
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
 
@@ -287,7 +287,7 @@ class LargerSettings(Section):
     epochs: Count
     networks: Positive
     batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     convolution: Convolution
     stem: Positive
     widths: Annotated[list[Positive], Field(min_length=1)]
@@ -436,7 +436,7 @@ class PromotionSettings(Section):
 
     approval: Literal["automatic", "manual"]
     """``manual``: the retraining flow waits in Prefect's UI until a person agrees."""
-    approval_hours: Annotated[float, Field(gt=0)]
+    approval_hours: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """How long it waits; then the challenger is refused."""
     min_accuracy: Share
     """On every test set, whatever the champion reaches."""
