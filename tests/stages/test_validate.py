@@ -147,6 +147,16 @@ def test_the_same_name_in_two_sources_is_two_people(root: Path, tmp_path: Path) 
     run(root, tmp_path, manifest, faces)
 
 
+def test_pictures_are_counted_and_not_the_faces_in_them(root: Path, tmp_path: Path) -> None:
+    faces = _faces()
+    manifest = _manifest(faces)
+    lines = [f"faces.csv#{i + 2}" for i in range(40)]  # as FER2013's are named
+    manifest["path"] = lines + [f"crowd.jpg#{i + 1}" for i in range(20)]
+    aside = pd.DataFrame([["mine", "empty.jpg", "no_face", "none"]], columns=list(NOTHING))
+    with pytest.raises(MienError, match=r"show no face .* 1 of 42 rows break this"):
+        run(root, tmp_path, manifest, faces, aside)
+
+
 def test_a_few_may_be_out_of_range(root: Path, tmp_path: Path) -> None:
     faces = _faces()
     manifest = _manifest(faces)

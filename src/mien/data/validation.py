@@ -96,9 +96,15 @@ def expression_table(manifest: pd.DataFrame, expressions: Sequence[str]) -> pd.D
 
 
 def intake_table(manifest: pd.DataFrame, quarantine: pd.DataFrame) -> pd.DataFrame:
-    """Every picture seen: ``source``, ``path``, ``kind`` (``kept`` or the quarantine's)."""
+    """Every picture seen: ``source``, ``path``, ``kind`` (``kept`` or the quarantine's).
+
+    Of a photo's faces, ``photo.jpg#1`` and so on, the first stands for it.
+    """
     kept = manifest[["source", "path"]].assign(kind="kept", reason="")
-    return pd.concat([kept, quarantine[list(kept)]], ignore_index=True)
+    table = pd.concat([kept, quarantine[list(kept)]], ignore_index=True)
+    parts = table["path"].str.extract(r"(?s)^(.*)#(\d+)$")
+    photo, first = table["source"] + "/" + parts[0], parts[1].eq("1")
+    return table[first | ~photo.isin(photo[first])].reset_index(drop=True)
 
 
 # --- the expectations ---------------------------------------------------------------------------
