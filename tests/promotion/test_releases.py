@@ -147,6 +147,19 @@ def test_a_broken_pointer_is_named(workspace):
         releases.read_champion(root)
 
 
+def test_what_a_killed_promotion_had_half_written_is_passed_over(workspace, capsys):
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    commands.promote(root, workspace("b", OTHER))
+    name = releases.read_champion(root)["release"]
+    for torn in ("champion.json", name):
+        (root / "releases" / f".partial-{torn}").write_text('{"tag": "mien:')
+    commands.rollback(root, "why", None)
+    assert releases.read_champion(root)["tag"] == tag_of(root)
+    commands.show_releases(root)
+    assert "partial" not in capsys.readouterr().out
+
+
 def test_a_package_of_another_run_than_the_faces_beside_it_is_not_judged(workspace):
     """A later run that was stopped leaves its test faces beside the package of the one before."""
     root = workspace("a", GOOD)

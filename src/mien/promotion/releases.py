@@ -67,7 +67,8 @@ def find_model(tag: str) -> Path:
 
 def list_releases(root: Path) -> list[Record]:
     """All records, oldest first, each with its file name under ``file``."""
-    paths = sorted(path for path in (root / FOLDER).glob("*.json") if path.name != POINTER)
+    # what begins with a dot, a killed process has left half written
+    paths = sorted(path for path in (root / FOLDER).glob("[!.]*.json") if path.name != POINTER)
     return [_read_record(path) for path in paths]
 
 
