@@ -223,25 +223,30 @@ def conclude(root: Path, record: Record) -> None:
 
 def _ask(record: Record, settings: PromotionSettings) -> Record:
     """Wait in Prefect's UI for a person; whoever does not answer in time has refused."""
-    create_markdown_artifact(
-        f"# Approve {record['challenger']}?\n\n{record['reason']}\n\n```\n"
-        + "\n".join(each["says"] for each in record["checks"])
-        + "\n```",
-        key="approval",
-        description="Resume the flow run to answer",
-    )
-    try:
-        answer = pause_flow_run(
-            wait_for_input=Approval, timeout=round(3600 * settings.approval_hours)
-        )
-    except FlowPauseTimeout:
-        hours = f"{settings.approval_hours:g} hours"
+    hours = f"{settings.approval_hours:g} hours"
+    says = "\n".join(each["says"] for each in record["checks"])
+    text = f"# Approve {record['challenger']}?\n\n{record['reason']}\n\n```\n{says}\n```"
+    answer = approval(text, round(3600 * settings.approval_hours))
+    if answer is None:
         return {"decision": "refused", "reason": f"nobody approved it within {hours}"}
-    if answer is not None and answer.approve:
-        note = f": {answer.reason}" if answer.reason else ""
+    note = f": {answer.reason}" if answer.reason else ""
+    if answer.approve:
         return {"reason": f"{record['reason']}; approved by a person{note}"}
-    words = answer.reason if answer else ""
-    return {"decision": "refused", "reason": f"a person refused it{words and f': {words}'}"}
+    return {"decision": "refused", "reason": f"a person refused it{note}"}
+
+
+@flow(name="approval")
+def approval(text: str, seconds: int) -> Approval | None:
+    """A person's answer; None where nobody gave one in time.
+
+    A run of its own is paused for it. Were the retraining's, Prefect would give its deployment's
+    slot free, miss the slot minutes later, and end the run.
+    """
+    create_markdown_artifact(text, key="approval", description="Resume the flow run to answer")
+    try:
+        return pause_flow_run(wait_for_input=Approval, timeout=seconds)
+    except FlowPauseTimeout:
+        return None
 
 
 def main() -> None:

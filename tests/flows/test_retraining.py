@@ -180,12 +180,15 @@ def test_a_person_is_asked(workspace, trained, approve, name):  # noqa: F811
     (root / "models").rename(root / "old")
     (other / "models").rename(root / "models")
 
+    paused = []
+
     def answer() -> None:
         with get_client(sync_client=True) as client:
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline:
                 for run in client.read_flow_runs():
                     if run.state and run.state.is_paused():
+                        paused.append(run)
                         words = {"approve": approve, "reason": "seen"}
                         resume_flow_run(run.id, run_input=words)
                         return
@@ -196,6 +199,9 @@ def test_a_person_is_asked(workspace, trained, approve, name):  # noqa: F811
     state = retraining(root, force=True, return_state=True)
     person.join()
     assert state.name == name
+    (run,) = paused
+    # a deployment's run that is paused loses its slot, and is ended when that is found out
+    assert run.parent_task_run_id
     record = releases.list_releases(root)[-1]
     assert "by a person" in record["reason"] if approve else "a person refused" in record["reason"]
     assert "seen" in record["reason"]
