@@ -28,7 +28,7 @@ from mien.monitoring.kept import renew_reference
 from mien.monitoring.renewal import gather
 from mien.params import MonitoringSettings, PromotionSettings, load_params, merge, read_yaml
 from mien.promotion.commands import AlreadyChampion, carry_out, decide
-from mien.promotion.releases import Record
+from mien.promotion.releases import Record, find_model
 from mien.workspace import make_workspace
 
 _HISTORY = 100
@@ -83,7 +83,7 @@ def retraining(
         if record["decision"] == "promoted" and params.promotion.approval == "manual":
             record |= _ask(record, params.promotion)
         if record["decision"] == "promoted":
-            refer_to_kept(root, trained, kept, since)
+            refer_to_kept(root, find_model(record["challenger"]), kept, since)
         conclude(root, record)
     except AlreadyChampion as error:
         return Completed(name="Unchanged", message=str(error))
@@ -173,15 +173,16 @@ def gather_faces(root: Path, logs: Path, since: str = "") -> Path:
 
 
 @task(cache_policy=NO_CACHE)
-def refer_to_kept(root: Path, trained: Path, logs: Path, since: str) -> None:
+def refer_to_kept(root: Path, package: Path, logs: Path, since: str) -> None:
     """Have monitoring compare the next champion's windows with faces like those it learned.
 
-    Before it is promoted: its first window must find them.
+    Before it is promoted: its first window must find them. ``package`` is the one in the model
+    store: where it was trained another run may be at work by now.
     """
     params = load_params(root / "params.yaml")
     count = renew_reference(
         root,
-        trained / "models" / "package",
+        package,
         logs,
         since,
         least=params.monitoring.min_faces,

@@ -168,6 +168,28 @@ def test_without_a_known_look_nothing_is_restyled(workspace, drawn):  # noqa: F8
     ]
 
 
+def test_the_reference_is_of_the_model_that_was_judged(workspace, trained, monkeypatch):  # noqa: F811
+    """While a person thinks it over, another run may be at work where it was trained."""
+    root = workspace("served", GOOD)
+    values = yaml.safe_load((root / "params.yaml").read_text())
+    values["promotion"] |= {"approval": "manual"}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    versions = []
+
+    def ask(record, settings):
+        (root / "models").rename(root / "old")
+        return {}
+
+    def renew(root, package, *_, **__):
+        versions.append(read_json(package / "metadata.json")["version"])
+        return 0
+
+    monkeypatch.setattr(flows.retraining, "_ask", ask)
+    monkeypatch.setattr(flows.retraining, "renew_reference", renew)
+    assert retraining(root, return_state=True).name == "Promoted"
+    assert [f"mien:{each}" for each in versions] == [releases.read_champion(root)["tag"]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("approve", "name"), [(True, "Promoted"), (False, "Refused")])
 def test_a_person_is_asked(workspace, trained, approve, name):  # noqa: F811
