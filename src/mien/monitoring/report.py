@@ -7,6 +7,7 @@ import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid5
 
 import pandas as pd
 
@@ -58,45 +59,46 @@ def make_report(window: Window, reference: Reference, verdict: Verdict, number: 
 
 
 def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
-    """Add a snapshot to the Evidently workspace in ``folder`` unless its window is there already.
+    """Put a snapshot into the Evidently workspace in ``folder``, in the place of its window.
 
-    The first one makes the project with its panels.
+    What a run that was killed, or found the disk full, has left of that window is written anew;
+    Evidently's own ``Workspace`` reads all snapshots each time, and ends at such a one.
     """
+    from evidently.ui.storage.local.base import LocalState
+
+    state = LocalState(str(folder))
+    found = {state.read_project(each).name: each for each in state.list_projects()}
+    project = found.get(PROJECT) or _make_project(folder)
+    state.write_snapshot(project, uuid5(project, str(number)), snapshot.to_snapshot_model())
+
+
+def _make_project(folder: Path) -> UUID:
+    """The project with its panels; its number."""
     from evidently.sdk.models import PanelMetric
     from evidently.sdk.panels import counter_panel, line_plot_panel
     from evidently.ui.workspace import Workspace
 
     workspace = Workspace.create(str(folder))
-    found = list(workspace.search_project(PROJECT))
-    if found:
-        project = found[0]
-    else:
-        project = workspace.create_project(PROJECT, "Each window of the prediction log")
-        faces = [PanelMetric(metric="RowCount", legend="faces")]
-        project.dashboard.add_panel(counter_panel("Faces in the last window", faces))
-        drifted = PanelMetric(
-            metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share"
-        )
-        panels = {
-            "Share of drifted columns, by Evidently's defaults": [drifted],
-            "Confidence": [_mean("confidence")],
-            "Brightness and contrast": [_mean("brightness"), _mean("contrast")],
-            "Sharpness": [_mean("sharpness")],
-            "Face size, pixels": [_mean("face_size")],
-            "Distance to the reference, by Evidently's defaults": [
-                PanelMetric(metric="ValueDrift", metric_labels={"column": name}, legend=name)
-                for name in ("expression", "confidence", *IMAGE, "component_1", "component_2")
-            ],
-        }
-        for title, metrics in panels.items():
-            project.dashboard.add_panel(line_plot_panel(title, metrics, size="half"))
-    known = {
-        run.metadata.get("window")
-        for each in workspace.list_runs(project.id)
-        if (run := workspace.get_run(project.id, each)) is not None
+    project = workspace.create_project(PROJECT, "Each window of the prediction log")
+    faces = [PanelMetric(metric="RowCount", legend="faces")]
+    project.dashboard.add_panel(counter_panel("Faces in the last window", faces))
+    drifted = PanelMetric(
+        metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share"
+    )
+    panels = {
+        "Share of drifted columns, by Evidently's defaults": [drifted],
+        "Confidence": [_mean("confidence")],
+        "Brightness and contrast": [_mean("brightness"), _mean("contrast")],
+        "Sharpness": [_mean("sharpness")],
+        "Face size, pixels": [_mean("face_size")],
+        "Distance to the reference, by Evidently's defaults": [
+            PanelMetric(metric="ValueDrift", metric_labels={"column": name}, legend=name)
+            for name in ("expression", "confidence", *IMAGE, "component_1", "component_2")
+        ],
     }
-    if str(number) not in known:
-        workspace.add_run(project.id, snapshot, include_data=False)
+    for title, metrics in panels.items():
+        project.dashboard.add_panel(line_plot_panel(title, metrics, size="half"))
+    return UUID(str(project.id))
 
 
 def _mean(column: str) -> Any:
