@@ -1,10 +1,13 @@
 """What is called drift, and what is not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies
 
 from mien.monitoring.log import Window, read_window
+from mien.monitoring.report import draw_picture
 from mien.monitoring.statistics import holm
 from mien.monitoring.verdict import judge, volume
 from tests.monitoring.rows import draw
@@ -154,6 +157,18 @@ def test_columns_that_hold_nothing_are_passed_over(log, reference, settings):
     assert {"contrast", "domain classifier"} <= names
     assert any("brightness is missing" in note for note in verdict.notes)
     assert verdict.status == "ok"
+
+
+def test_a_window_is_drawn_whatever_the_expressions_are_called(reference, settings):
+    names = dict(zip(reference.expressions, ("$x$", "a$$", "<b>"), strict=True))
+    odd = replace(
+        reference,
+        expressions=list(names.values()),
+        faces=reference.faces.assign(expression=reference.faces["expression"].map(names)),
+    )
+    table = draw(200, np.random.default_rng(1))
+    rows = window(table.assign(expression=table["expression"].map(names)), odd)
+    assert draw_picture(rows, odd, judge(rows, odd, settings, 0)).startswith(b"\x89PNG")
 
 
 def test_rows_that_lack_a_value_are_no_drift(log, reference, settings):

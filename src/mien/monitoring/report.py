@@ -112,6 +112,7 @@ def draw_picture(window: Window, reference: Reference, verdict: Verdict) -> byte
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False  # expressions may have any names
     import matplotlib.pyplot as plt
     import numpy as np
 
