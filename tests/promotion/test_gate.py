@@ -104,6 +104,24 @@ def test_a_few_faces_rule_no_loss_out(tmp_path, drawn, limits):
     assert f"on {len(few.labels)} faces" in judgement.reason
 
 
+def test_what_chance_does_to_a_calibrated_model_on_few_faces_refuses_none(tmp_path, limits):
+    rng = np.random.default_rng(0)
+    strict = limits.model_copy(update={"max_ece": 0.1, "min_accuracy": 0.0})
+    one = make_package(tmp_path / "one", matrix(sharpness=0.01))
+    strength = rng.uniform(0, 100, (64, 1, 1))
+    light = np.stack([pattern(each) for each in rng.integers(3, size=64)])
+    faces = (110 + strength * light).astype(np.uint8)
+    # as often right as the model says
+    labels = [EXPRESSIONS[rng.choice(3, p=p / p.sum())] for p in predict(one, faces).astype(float)]
+    judgement = judge(one, None, [HeldOut("few", faces, labels)], strict)
+    assert judgement.metrics["few"]["challenger"]["ece"] > strict.max_ece
+    assert judgement.passed, judgement.reason
+    assert "by chance on 64 faces" in judgement.checks[1].says
+    sure = make_package(tmp_path / "sure", matrix())
+    judgement = judge(sure, None, [HeldOut("few", faces, labels)], strict)
+    assert failed(judgement) == ["few: calibration"]
+
+
 @pytest.mark.parametrize(
     ("limit", "check"),
     [
@@ -115,7 +133,7 @@ def test_a_few_faces_rule_no_loss_out(tmp_path, drawn, limits):
 )
 def test_each_limit_refuses(tmp_path, drawn, limits, limit, check):
     weights = RIGHT + 0.01 * np.random.default_rng(1).normal(size=RIGHT.shape)
-    hard = replace(drawn, labels=[EXPRESSIONS[1], *drawn.labels[1:]])
+    hard = replace(drawn, labels=[EXPRESSIONS[1]] * 20 + drawn.labels[20:])
     judgement = judge(
         make_package(tmp_path / "one", weights), None, [hard], limits.model_copy(update=limit)
     )
