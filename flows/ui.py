@@ -80,6 +80,12 @@ class House:
             "PREFECT_API_URL": f"{self.address}/api",
             # To where the page came from: a browser elsewhere knows no 0.0.0.0, nor does a proxy.
             "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL") or "/api",
+            # On disk: a server that restarts must know which runs hold a place of their deployment;
+            # Prefect ends those that it has forgotten.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+                os.environ.get("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE")
+                or "prefect.server.concurrency.lease_storage.filesystem"
+            ),
             # Seconds for which a run that was asked for may wait for the worker's next look.
             "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
             "MIEN_REPORTS_URL": os.environ.get("MIEN_REPORTS_URL") or self.reports,

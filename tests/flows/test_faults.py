@@ -129,6 +129,17 @@ def test_the_server_restarts_in_mid_stage(house, counting):
     assert again["name"] == "nothing changed"
 
 
+def test_a_server_that_restarts_knows_who_holds_a_place(house):
+    """Prefect ends a run whose place it has forgotten, when the run renews it: each 225 s."""
+    limits = "v2/concurrency_limits"
+    house.post(f"{limits}/", name="place", limit=1)
+    lease = house.post(f"{limits}/increment-with-lease", names=["place"], slots=1)["lease_id"]
+    server = house.child("server")
+    server.terminate()
+    server.wait(60)
+    house.post(f"{limits}/leases/{lease}/renew", lease_duration=60)
+
+
 def test_a_second_run_waits_for_the_first(house, counting):
     first = started(house, counting)
     second = house.start(workspace=str(counting.root))
