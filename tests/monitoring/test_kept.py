@@ -103,6 +103,9 @@ def test_too_few_gone_and_broken_faces(service, package, tmp_path):  # noqa: F81
     held_out = list_kept(service.logs)[1]
     assert renew_reference(*arguments, least=len(held_out) + 1, most=900) == 0
     assert not (tmp_path / "monitoring").exists()
+    with (service.logs / "predictions" / "data" / "data.1.log").open("a") as log:
+        row = {"image": held_out[2].name, "time": "2026", "width": float("inf"), "height": 9}
+        log.write(json.dumps(row) + "\n")
     held_out[0].write_bytes(b"no picture")
     held_out[1].unlink()
     assert renew_reference(*arguments, least=1, most=900) == len(held_out) - 2

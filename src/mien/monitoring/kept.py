@@ -119,6 +119,6 @@ def _logged(logs: Path, files: dict[str, Path], since: str) -> pd.DataFrame:
                     image, time = row["image"], row["time"]
                     if image in files and time >= since:
                         found[image] = files[image], time, int(row["width"]), int(row["height"])
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     continue  # torn or not of this log; monitoring counts such lines
     return pd.DataFrame(list(found.values()), columns=["file", "time", "width", "height"])
