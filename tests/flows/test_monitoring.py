@@ -125,6 +125,8 @@ def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkey
     assert len(sent) == 1
     workspace = Workspace(str(place.root / "monitoring" / "evidently"))
     (project,) = workspace.search_project("mien")
+    titles = [panel.title for panel in workspace.get_dashboard(project.id).panels]
+    assert "Faces in the last window, up to 5,000" in titles  # the page has no more
     (shown,) = workspace.list_runs(project.id)
     assert workspace.get_run(project.id, shown).metadata["window"] == "1"
 

@@ -81,7 +81,8 @@ def _make_project(folder: Path) -> UUID:
     workspace = Workspace.create(str(folder))
     project = workspace.create_project(PROJECT, "Each window of the prediction log")
     faces = [PanelMetric(metric="RowCount", legend="faces")]
-    project.dashboard.add_panel(counter_panel("Faces in the last window", faces))
+    title = f"Faces in the last window, up to {_PAGE_FACES:,}"
+    project.dashboard.add_panel(counter_panel(title, faces))
     drifted = PanelMetric(
         metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share"
     )
