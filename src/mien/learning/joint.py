@@ -94,9 +94,8 @@ class JointTask(Task):
         settings = self.settings
         labelled = shuffled(len(self.data.labelled), steps * settings.batch_size, rng)
         self._labelled = labelled.view(steps, -1).numpy()
-        chance = self._chances().cpu()
         drawn = torch.multinomial(
-            chance, steps * settings.unlabelled_batch_size, replacement=True, generator=rng
+            self._chances(), steps * settings.unlabelled_batch_size, replacement=True, generator=rng
         )
         self._unlabelled = drawn.view(steps, -1).numpy()
         return {}
@@ -153,7 +152,7 @@ class JointTask(Task):
         group = torch.where(self.weights > 0, self.targets.argmax(dim=1), classes)
         counts = group.bincount(minlength=classes + 1).clamp_min(1)
         counts[classes] = counts[:classes].max()  # rejected: as often as the commonest expression's
-        return counts[group].double().pow(-self.settings.class_balance)
+        return counts[group].cpu().double().pow(-self.settings.class_balance)  # MPS has no doubles
 
     def _faces(self, rows: Rows) -> Tensor:
         return to_tensor(self.data.faces[rows], self.prior.device)
