@@ -83,6 +83,14 @@ def test_a_photo_that_browsers_cannot_show_is_answered(page, tmp_path):
     assert not page.value("result.hidden")
 
 
+def test_the_same_photo_can_be_chosen_again(page, tmp_path):
+    """Browsers tell nothing of a choice that changes nothing."""
+    choose(page, photo(tmp_path / "photo.png"))
+    assert page.value("document.getElementById('file').value")
+    page.value("document.getElementById('file').dispatchEvent(new Event('click'))")
+    assert not page.value("document.getElementById('file').value")
+
+
 def test_what_is_no_photo_is_said(page, tmp_path):
     path = tmp_path / "text.png"
     path.write_text("text")
