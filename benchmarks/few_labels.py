@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _labellers
 import numpy as np
 import pandas as pd
 import torch
@@ -63,7 +64,7 @@ from mien.data.dataset import (
 )
 from mien.data.manifest import read_manifest
 from mien.files import read_json, replacing_file, write_json
-from mien.learning.checkpoint import Checkpoint
+from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.clustering import Array
 from mien.learning.embedding import accuracy_on, embed_faces, embed_with_mirror
 from mien.learning.joint import JointData, JointTask
@@ -179,11 +180,11 @@ def run_arm(out: Path, name: str) -> dict[str, Any]:
     params = load_params(out / "params.yaml")
     settings = arm_settings(params, ARMS[name])
     start = out / "models" / "pretrain.safetensors"
-    checkpoint = Checkpoint.of(
-        result.parent, {"arm": name, "seed": params.seed, **settings.model_dump()}, [start]
-    )
-    key = checkpoint.path.stem
-    if result.is_file() and (kept := read_json(result))["key"] == key:
+    key = {"arm": name, "seed": params.seed, **settings.model_dump()}
+    code = training_code(_labellers.__file__)
+    checkpoint = Checkpoint.of(result.parent, key, [start, *code])
+    stem = checkpoint.path.stem
+    if result.is_file() and (kept := read_json(result))["key"] == stem:
         return dict(kept)
     table = read_manifest(out / "data" / "prepared" / "manifest.parquet")
     store = open_faces(out / "data" / "prepared" / "faces.npy")
@@ -196,7 +197,7 @@ def run_arm(out: Path, name: str) -> dict[str, Any]:
     hidden = table[table["role"] == "unlabelled"]["true_label"]
     fabric = make_fabric(params.compute)
     figures: dict[str, Any] = {
-        "key": key,
+        "key": stem,
         "device": device_name(fabric.device),
         "pretrained": _accuracies(net, store, splits),
     }

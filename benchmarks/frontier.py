@@ -38,7 +38,7 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import labelled_rows, open_faces, training_rows
 from mien.data.manifest import read_manifest
 from mien.files import read_json, replacing_file, write_json
-from mien.learning.checkpoint import Checkpoint
+from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.embedding import accuracy_on
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN, Standardise
@@ -231,7 +231,7 @@ def train(
     epochs = -(-steps // params.pretrain.steps_per_epoch)
     relevant = params.model_dump(include={"expressions", "augmentation", "pretrain"})
     key = {"network": repr(network), "epochs": epochs, "seed": seed, **relevant}
-    checkpoint = Checkpoint.of(RUNS, key, inputs)
+    checkpoint = Checkpoint.of(RUNS, key, [*inputs, *training_code()])
     result = checkpoint.path.with_suffix(".json")
     if result.is_file():
         return dict(read_json(result))

@@ -22,8 +22,8 @@ from mien.files import hash_file, replacing_file
 from mien.model.weights import under
 
 
-def training_code(stage: str) -> list[Path]:
-    """The modules that decide how a stage trains, its own file ``stage`` among them.
+def training_code(*own: str) -> list[Path]:
+    """The modules that decide how a stage trains, its ``own`` files among them.
 
     They belong to the key: a run that was killed before an upgrade begins anew, and is not half of
     one version and half of another.
@@ -32,7 +32,7 @@ def training_code(stage: str) -> list[Path]:
     folders = [package / "learning", package / "model"]
     data = [package / "data" / name for name in ("augmentation.py", "dataset.py")]
     modules = [path for folder in folders for path in folder.glob("*.py")]
-    return [*sorted(modules), *data, Path(stage)]
+    return [*sorted(modules), *data, *map(Path, own)]
 
 
 @dataclass(frozen=True)
