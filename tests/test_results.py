@@ -74,7 +74,7 @@ Previous run: old
 | ---------------- | -------- | -----------: |
 | relabel.coverage | 0.5      |          0.6 |"""
     )
-    assert comparison(run, {"previous run": run}).endswith("No setting differs.")
+    assert comparison(run, {"previous run": run}).endswith("none differs.")
 
 
 def test_a_run_is_remembered_with_what_the_lock_says_of_its_settings(tmp_path: Path):
@@ -105,11 +105,14 @@ def test_the_champion_is_read_from_its_card_in_the_model_store(tmp_path: Path):
     card = {
         "results": [{"test_set": "faces", "accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}}],
         "training": {"run": {"seed": 0}, "relabel": {"coverage": 0.6}},
+        "model": {"expressions": ["happy", "sad"]},
     }
     with bentoml.models.create("mien:0123abcd") as model:
         write_json(Path(model.path) / "card.json", card)
     assert champion(tmp_path) == Run(
-        "mien:0123abcd", {"faces accuracy": 0.8}, {"seed": 0, "relabel.coverage": 0.6}
+        "mien:0123abcd",
+        {"faces accuracy": 0.8},
+        {"seed": 0, "relabel.coverage": 0.6, "expressions": ["happy", "sad"]},
     )
 
 

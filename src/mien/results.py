@@ -104,7 +104,10 @@ def champion(root: Path) -> Run | None:
         if isinstance(row.get(key), dict)
     }
     training = dict(card["training"])
-    return Run(tag, figures, flatten(training.pop("run", {})) | flatten(training))
+    settings = flatten(training.pop("run", {})) | flatten(training)
+    # an empty list, which would be an empty field, stands as "none" in a card
+    settings = {key: [] if value == "none" else value for key, value in settings.items()}
+    return Run(tag, figures, settings | {"expressions": card["model"]["expressions"]})
 
 
 def comparison(run: Run, others: Mapping[str, Run | None]) -> str:
@@ -136,7 +139,7 @@ def comparison(run: Run, others: Mapping[str, Run | None]) -> str:
     if different:
         parts.append(_table(["setting", "this run", *there], different))
     elif there:
-        parts.append("No setting differs.")
+        parts.append("Of the settings that are known of both none differs.")
     return "\n\n".join(parts)
 
 

@@ -18,8 +18,11 @@ from mien.data.dataset import labelled_rows, to_tensor
 from mien.data.manifest import read_manifest, write_manifest
 from mien.errors import MienError
 from mien.evaluation.card import find_empty
+from mien.files import write_json
 from mien.learning.embedding import embed_faces
 from mien.model.weights import load_weights
+from mien.pipeline import flatten
+from mien.results import champion
 from mien.stages.package import main
 
 
@@ -132,6 +135,16 @@ def test_the_store_holds_it_with_its_evidence(packaged):
     assert model.info.metadata["accuracy"] == metadata["accuracy"]
     stored = Path(model.path_of("model.onnx")).read_bytes()
     assert stored == (packaged / "package/model.onnx").read_bytes()
+
+
+def test_a_champion_tells_with_what_settings_it_was_trained(params, packaged, tmp_path):
+    """As dvc.lock writes them, with which they are compared."""
+    tag = _json(packaged / "package.json")["tag"]
+    write_json(tmp_path / "releases/champion.json", {"tag": tag})
+    told = champion(tmp_path).settings
+    ours = flatten(params.model_dump(mode="json"))
+    assert told == {name: ours[name] for name in told}
+    assert {"seed", "expressions", "model.widths", "pretrain.refinery.networks"} <= set(told)
 
 
 def test_registering_twice_keeps_the_tag(packaged):

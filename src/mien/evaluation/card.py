@@ -108,6 +108,7 @@ def build_card(
         "limits": describe_limits(results),
         "training": {
             "run": {"seed": params.seed},
+            "model": model.model_dump(mode="json"),
             **{
                 section: _settings(getattr(params, section).model_dump(mode="json"))
                 for section in ("augmentation", "pretrain", "cluster", "relabel", "finetune")
