@@ -177,7 +177,9 @@ def _bring_up_to_date(
         )
         if not state.is_completed():
             return Failed(message=state.message)
-    _publish_results(pipeline.root, name)
+    # after some stages alone the figures may be those of earlier models
+    if "evaluate" not in order or pipeline.is_current("evaluate"):
+        _publish_results(pipeline.root, name)
     if push and not (state := _transfer(pipeline, "push")).is_completed():
         return Failed(message=state.message)
     return Completed(message=f"all up to date: {name}")

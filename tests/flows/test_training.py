@@ -20,7 +20,7 @@ from prefect.testing.utilities import prefect_test_harness
 import flows.training
 from flows.training import training
 from mien.pipeline import open_pipeline
-from mien.results import summary
+from mien.results import previous_run, summary
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -254,6 +254,24 @@ def test_the_results_are_an_artifact(chain):
     table = artifacts()["training-results"]
     assert "Previous run: first run" in table
     assert re.search(r"\| zero +\| 2 +\| +1 \|", table)
+
+
+def test_figures_of_earlier_models_are_no_results_of_a_run_of_some_stages(chain):
+    chain.stages["evaluate"] = chain.stages.pop("after")
+    chain.change("evaluate")
+    training(chain.root)
+    (chain.root / "metrics").mkdir()
+    (chain.root / "metrics" / "evaluate.json").write_text("{}")
+    (chain.root / "metrics" / "relabel.json").write_text('{"coverage": 0.5}')
+    training(chain.root)
+    before = previous_run(chain.root)
+    assert before.settings["middle"] == 1
+    chain.set(middle=2)
+    chain.change("middle", cmd="echo middle >> ran.txt; echo 2 > middle.txt")
+    assert training(chain.root, stages=["middle"], return_state=True).is_completed()
+    assert previous_run(chain.root) == before
+    training(chain.root)
+    assert previous_run(chain.root).settings["middle"] == 2
 
 
 def command(root: Path, server: str) -> subprocess.Popen[str]:
