@@ -1,5 +1,7 @@
 """Worse pictures: worse with each strength, of the same form, and the same each time."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -25,6 +27,16 @@ def test_each_strength_takes_more(faces, kind):
     assert list(DEGRADATIONS[kind]) == ["slight", "clear", "strong"]
     assert 0 < lost[0] < lost[1] < lost[2]
     assert np.array_equal(faces, before)
+
+
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_a_large_test_set_takes_little_memory(kind):
+    faces = np.zeros((200, 48, 48), np.uint8)
+    tracemalloc.start()
+    DEGRADATIONS[kind]["clear"](faces)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * faces.nbytes
 
 
 def test_blur_is_as_wide_on_faces_of_any_size():

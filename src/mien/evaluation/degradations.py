@@ -15,6 +15,8 @@ Change = Callable[[Faces], Faces]
 
 
 def _each(change: Change) -> Change:
+    """One by one, for in floats all faces of a large test set would take eight times their bytes,
+    several times over."""
     return lambda faces: np.stack([change(face) for face in faces])
 
 
@@ -24,17 +26,17 @@ def _clip(values: NDArray[np.floating]) -> Faces:
 
 def darken(factor: float) -> Change:
     """Less light."""
-    return lambda faces: _clip(faces * factor)
+    return _each(lambda face: _clip(face * factor))
 
 
 def brighten(gamma: float) -> Change:
     """Over-exposed."""
-    return lambda faces: _clip(255 * (faces / 255) ** gamma)
+    return _each(lambda face: _clip(255 * (face / 255) ** gamma))
 
 
 def flatten(factor: float) -> Change:
     """Less contrast, as through haze."""
-    return lambda faces: _clip(128 + factor * (faces.astype(np.float32) - 128))
+    return _each(lambda face: _clip(128 + factor * (face.astype(np.float32) - 128)))
 
 
 def blur(sigma: float) -> Change:
@@ -49,7 +51,7 @@ def noise(deviation: float) -> Change:
 
     def change(faces: Faces) -> Faces:
         rng = np.random.default_rng(len(faces))
-        return _clip(faces + deviation * rng.standard_normal(faces.shape))
+        return _each(lambda face: _clip(face + deviation * rng.standard_normal(face.shape)))(faces)
 
     return change
 
