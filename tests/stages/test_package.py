@@ -206,7 +206,9 @@ def test_no_validation_faces_is_no_calibration(params, evaluated, tmp_path):
     write_manifest(folder / "manifest.parquet", table)
     _run(params, folder)
     assert _json(folder / "package.json")["validation_ece_after"] is None
-    assert "no validation faces" in (folder / "package/card.md").read_text(encoding="utf-8")
+    text = (folder / "package/card.md").read_text(encoding="utf-8")
+    assert "no validation faces" in text
+    assert "probabilities [B, 7] (not calibrated), logits" in text
 
 
 def test_nothing_is_left_when_parity_fails(params, evaluated, tmp_path):

@@ -91,8 +91,8 @@ def build_card(
             "Sensors 2023, 23(16), 7148, in our reading",
             "expressions": params.expressions,
             "input": f"faces: float32 [B, 1, {side}, {side}], one grey face each, in [0, 1]",
-            "output": f"probabilities [B, {classes}] (calibrated), logits [B, {classes}], "
-            f"embedding [B, {metadata['embedding_size']}]",
+            "output": f"probabilities [B, {classes}] ({'' if calibration else 'not '}calibrated), "
+            f"logits [B, {classes}], embedding [B, {metadata['embedding_size']}]",
             "licence": "Apache-2.0; the terms of the data below bind the weights as well",
         },
         "use": {
