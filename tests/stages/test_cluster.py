@@ -73,6 +73,8 @@ def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     assert same(state(measured / "theirs.safetensors"), before)
     assert not np.allclose(own, theirs)
     assert (measured / "theirs/larger_1.svg").exists()
+    said = read_json(measured / "theirs-metrics.json")
+    assert said["network"] == "larger", "the accuracy beside it is not that of weights.safetensors"
     assert not list((measured / "own").glob("larger*"))
     assert not list((measured / "checkpoints").iterdir())
 

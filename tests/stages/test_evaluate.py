@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score
 from mien.data.manifest import read_manifest, write_manifest
 from mien.errors import MienError
 from mien.evaluation.degradations import DEGRADATIONS
+from mien.files import write_text
 from mien.model.weights import load_weights, save_weights
 from mien.stages.evaluate import find_test_sets, main
 
@@ -57,6 +58,14 @@ def test_what_it_leaves(params, measured):
     page = (measured / "report/index.html").read_text(encoding="utf-8")
     assert "Test set: synthetic" in page
     assert page.count('title="') == 3  # the mistakes
+
+
+def test_the_curves_of_a_larger_network_are_called_so(params, measured):
+    stages = {"cluster": params.cluster.model_copy(update={"network": "larger"})}
+    write_text(measured / "plots/cluster.csv", "round,loss\n1,0.5\n")
+    _run(params.model_copy(update=stages), measured)
+    page = (measured / "report/index.html").read_text(encoding="utf-8")
+    assert "Learning curves of the cluster (larger network) stage" in page
 
 
 def test_each_source_is_a_test_set(params, measured):

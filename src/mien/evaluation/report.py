@@ -121,7 +121,7 @@ def draw_curves(stage: str, table: pd.DataFrame) -> Figure:
         f"{column.replace('_', ' ')} {table[column].iloc[-1]:.3g}" for column in columns
     )
     return Figure(
-        f"learning-{stage}",
+        f"learning-{stage.split()[0]}",
         plots.draw_learning(table, stage),
         f"Learning curves of the {stage} stage by {time}; at its end: {last}.",
         f"At the end: {last}.",

@@ -102,6 +102,7 @@ def main(
     write_json(
         metrics,
         {
+            "network": settings.network,  # of several larger ones the first one's figures
             "unlabelled_faces": len(rows),
             "prototypes": len(found.clustering.prototypes.vectors),
             "dustbin_share": float((rows["cluster"] == FREE).mean()),

@@ -76,7 +76,7 @@ def main(
         expressions=expressions,
         bins=bins,
         learning={
-            stage: pd.read_csv(path)
+            learner(stage, params): pd.read_csv(path)
             for stage in TRAINING_STAGES
             if (path := curves / f"{stage}.csv").exists()
         },
@@ -87,6 +87,12 @@ def main(
     )
     write_json(metrics, {each.name: each.measures for each in test_sets})
     print(f"report: {report / 'index.html'}", flush=True)
+
+
+def learner(stage: str, params: Params) -> str:
+    """The stage's name, and in ``cluster`` whether it is a larger network that learned there."""
+    larger = stage == "cluster" and params.cluster.network == "larger"
+    return "cluster (larger network)" if larger else stage
 
 
 def find_test_sets(manifest: pd.DataFrame, expressions: list[str]) -> dict[str, pd.DataFrame]:
