@@ -13,7 +13,6 @@ from mien.data.sources.listing import (
     leave_out,
     leave_out_held_out,
     map_labels,
-    texts,
 )
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
@@ -132,7 +131,7 @@ def _settle_splits(table: pd.DataFrame, csv: Path) -> None:
     held_out = silent & table["split"].isin(["validation", "test"])
     if held_out.any():
         raise MienError(f"{csv}: line {_line(held_out)}: a face held out needs a label")
-    table["split"] = texts(table["split"].where(~silent, "none").to_numpy(), silent)
+    table["split"] = table["split"].where(~silent, "none")
 
 
 def _line(mask: pd.Series) -> int:

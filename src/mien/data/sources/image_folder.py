@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mien.data.sources.listing import Listing, give_roles, leave_out, map_labels, texts
+from mien.data.sources.listing import Listing, give_roles, leave_out, map_labels
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
 from mien.params import ImageFolderSource
@@ -27,8 +27,7 @@ def list_image_folder(
         raise MienError(f"{where}: label_map needs `folders: expression`")
     files = PictureFiles(data / settings.path)
     paths = pd.Series(files.paths(), dtype=object)
-    nothing = texts([None] * len(paths), paths)
-    table = pd.DataFrame({"path": paths, "label": nothing, "identity": nothing}, dtype=object)
+    table = pd.DataFrame({"path": paths, "label": None, "identity": None}, dtype=object)
     if settings.folders != "nothing":
         folders = paths.str.split("/", n=1).str[0].where(paths.str.contains("/"))
         if folders.isna().any():

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from mien.data.sources.listing import Listing, give_roles, texts
+from mien.data.sources.listing import Listing, give_roles
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
 from mien.params import LfwSource
@@ -32,11 +32,9 @@ def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Lis
             f"{files.root}: no picture named <Name>/<Name>_0001.jpg; expected the folders of "
             "Labeled Faces in the Wild, or a zip of them"
         )
-    paths = pd.Series([path.as_posix() for path in pictures], dtype=object)
-    people = texts([path.parent.name for path in pictures], paths)
-    table = pd.DataFrame(
-        {"path": paths, "label": texts([None] * len(paths), paths), "identity": people}
-    )
+    paths = [path.as_posix() for path in pictures]
+    people = [path.parent.name for path in pictures]
+    table = pd.DataFrame({"path": paths, "label": None, "identity": people}, dtype=object)
     table = give_roles(
         table,
         role="unlabelled",

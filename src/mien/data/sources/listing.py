@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mien.data.faces import Grey, PictureError
 from mien.data.sources.draws import draw_labels, draw_splits
@@ -48,11 +47,6 @@ def set_aside(paths: Sequence[str], reason: str, kind: str = "unknown_label") ->
     return pd.DataFrame({"path": list(paths), "kind": kind, "reason": reason}, dtype=object)
 
 
-def texts(values: Sequence[str | None] | NDArray[np.object_], like: pd.Series) -> pd.Series:
-    """A column of strings and None beside ``like``."""
-    return pd.Series(values, index=like.index, dtype=object)
-
-
 def give_roles(
     table: pd.DataFrame,
     *,
@@ -88,11 +82,11 @@ def give_roles(
     known = table["label"].notna()
     if role == "unlabelled":
         table["split"] = "none"
-        table["true_label"], table["label"] = table["label"], texts([None] * len(table), known)
+        table["true_label"], table["label"] = table["label"], None
     elif role == "test":
         table["split"] = "test"
     elif "split" not in table:
-        table["split"] = texts(np.where(known, "train", "none").astype(object), known)
+        table["split"] = np.where(known, "train", "none").astype(object)
         table.loc[known, "split"] = draw_splits(
             table.loc[known, "label"],
             table.loc[known, "identity"],
@@ -102,7 +96,7 @@ def give_roles(
             seed=seed,
         )
     if "true_label" not in table:
-        table["true_label"] = texts([None] * len(table), known)
+        table["true_label"] = None
     silent = table["split"].ne("none") & table["label"].isna()
     if silent.any():
         path = table.loc[silent, "path"].iloc[0]
