@@ -20,7 +20,6 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Convolution = Literal["affinity", "ordinary"]
-Role = Literal["labelled", "unlabelled", "test"]
 
 
 def composed(text: str) -> str:
@@ -80,16 +79,21 @@ class SyntheticSource(SourceSettings):
     unlabelled: Count
 
 
-class ImageFolderSource(SourceSettings, FewLabels, Cropping):
-    """A folder of pictures; a sub-folder names an expression, a person, or nothing."""
+class PictureSource(SourceSettings, FewLabels, Cropping):
+    """Pictures whose role and labels are the user's to say."""
 
-    kind: Literal["image_folder"]
     path: Path
-    role: Role
-    folders: Literal["expression", "identity", "nothing"]
+    role: Literal["labelled", "unlabelled", "test"]
     label_map: dict[Label, Label] = {}
     validation_share: Share = 0.0
     test_share: Share = 0.0
+
+
+class ImageFolderSource(PictureSource):
+    """A folder of pictures; a sub-folder names an expression, a person, or nothing."""
+
+    kind: Literal["image_folder"]
+    folders: Literal["expression", "identity", "nothing"]
 
 
 class Fer2013Source(SourceSettings, FewLabels):
@@ -107,15 +111,10 @@ class LfwSource(SourceSettings, Cropping):
     centre: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class CsvSource(SourceSettings, FewLabels, Cropping):
+class CsvSource(PictureSource):
     """A table with a column ``path`` and, where known, ``label``, ``identity`` and ``split``."""
 
     kind: Literal["csv"]
-    path: Path
-    role: Role
-    label_map: dict[Label, Label] = {}
-    validation_share: Share = 0.0
-    test_share: Share = 0.0
 
 
 AnySource = Annotated[

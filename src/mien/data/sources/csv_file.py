@@ -36,9 +36,7 @@ def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Lis
     csv = data / settings.path
     table = _read(csv)
     _check_paths(table, csv)
-    table["label"] = map_labels(
-        table["label"], settings.label_map, expressions, role=settings.role, where=where
-    )
+    table["label"] = map_labels(table["label"], settings, expressions, where)
     if "split" in table:
         if settings.role != "labelled" or settings.validation_share or settings.test_share:
             raise MienError(
@@ -47,15 +45,7 @@ def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Lis
             )
         _settle_splits(table, csv)
     table, out = leave_out(table)
-    table = give_roles(
-        table,
-        role=settings.role,
-        validation_share=settings.validation_share,
-        test_share=settings.test_share,
-        label_share=settings.label_share,
-        seed=settings.seed,
-        where=where,
-    )
+    table = give_roles(table, settings, where)
     table, held_out = leave_out_held_out(table)
     out = pd.concat([out, held_out], ignore_index=True)
     return Listing(table, PictureReader(PictureFiles(csv.parent), settings.faces), out)

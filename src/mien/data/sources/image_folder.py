@@ -37,17 +37,7 @@ def list_image_folder(
                 f"{settings.folders}`; move it into one or remove it"
             )
         table["label" if settings.folders == "expression" else "identity"] = folders
-    table["label"] = map_labels(
-        table["label"], settings.label_map, expressions, role=settings.role, where=where
-    )
+    table["label"] = map_labels(table["label"], settings, expressions, where)
     table, out = leave_out(table)
-    table = give_roles(
-        table,
-        role=settings.role,
-        validation_share=settings.validation_share,
-        test_share=settings.test_share,
-        label_share=settings.label_share,
-        seed=settings.seed,
-        where=where,
-    )
+    table = give_roles(table, settings, where)
     return Listing(table, PictureReader(files, settings.faces), out)

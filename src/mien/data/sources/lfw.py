@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from mien.data.sources.listing import Listing, give_roles
+from mien.data.sources.listing import Listing
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
 from mien.params import LfwSource
@@ -18,8 +18,8 @@ def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Lis
         MienError: the path is missing, or holds no picture of that form, or ``centre`` is set for
             faces that are to be found.
     """
-    where = f"prepare.sources: {settings.name}"
     if settings.centre < 1 and settings.faces == "detect":
+        where = f"prepare.sources: {settings.name}"
         raise MienError(f"{where}: centre needs `faces: given`; found faces are cut out already")
     files = PictureFiles(data / settings.path)
     pictures = [
@@ -32,16 +32,8 @@ def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Lis
             f"{files.root}: no picture named <Name>/<Name>_0001.jpg; expected the folders of "
             "Labeled Faces in the Wild, or a zip of them"
         )
-    paths = [path.as_posix() for path in pictures]
-    people = [path.parent.name for path in pictures]
-    table = pd.DataFrame({"path": paths, "label": None, "identity": people}, dtype=object)
-    table = give_roles(
-        table,
-        role="unlabelled",
-        validation_share=0,
-        test_share=0,
-        label_share=1,
-        seed=settings.seed,
-        where=where,
-    )
+    table = pd.DataFrame({"path": [path.as_posix() for path in pictures]}, dtype=object)
+    table["label"] = table["true_label"] = None
+    table["identity"] = [path.parent.name for path in pictures]
+    table["role"], table["split"] = "unlabelled", "none"
     return Listing(table, PictureReader(files, settings.faces, settings.centre))

@@ -1,6 +1,6 @@
 """What a source hands over: a table of its pictures, and how to read them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import pandas as pd
 from mien.data.faces import Grey, PictureError
 from mien.data.sources.draws import draw_labels, draw_splits
 from mien.errors import MienError
-from mien.params import OTHER, Role, composed
+from mien.params import OTHER, PictureSource, composed
 
 LISTED = ("path", "role", "split", "label", "true_label", "identity")
 """The manifest's columns that are known before a picture is read."""
@@ -47,37 +47,25 @@ def set_aside(paths: Sequence[str], reason: str, kind: str = "unknown_label") ->
     return pd.DataFrame({"path": list(paths), "kind": kind, "reason": reason}, dtype=object)
 
 
-def give_roles(
-    table: pd.DataFrame,
-    *,
-    role: Role,
-    validation_share: float,
-    test_share: float,
-    label_share: float,
-    seed: int,
-    where: str,
-) -> pd.DataFrame:
+def give_roles(table: pd.DataFrame, settings: PictureSource, where: str) -> pd.DataFrame:
     """Fill ``role``, ``split``, ``label`` and ``true_label`` in from what is known of each picture.
 
     Args:
         table: ``path``, ``label`` and ``identity`` (null where unknown), and, where the source
             fixes it, ``split``.
-        role: what the source is for. Faces without a label in a labelled source are unlabelled.
-        validation_share: share of the labelled faces drawn for validation, by identity where one
-            is known and by label elsewhere.
-        test_share: the same, for a test set of the source's name.
-        label_share: share of the training labels that the pipeline may use.
-        seed: of the draws.
+        settings: of the source. Faces without a label in a labelled source are unlabelled; those
+            for validation and test are drawn by identity where one is known, by label elsewhere.
         where: names the source in errors.
 
     Raises:
         MienError: a setting that has no meaning with this role, or a test face without a label.
     """
     table = table.reset_index(drop=True)
-    if role != "labelled" and (validation_share or test_share or label_share < 1):
+    role, held_out = settings.role, settings.validation_share + settings.test_share
+    if role != "labelled" and (held_out or settings.label_share < 1):
         names = "validation_share, test_share and label_share"
         raise MienError(f"{where}: {names} need `role: labelled`, not `role: {role}`")
-    if validation_share + test_share >= 1:
+    if held_out >= 1:
         raise MienError(f"{where}: validation_share + test_share must leave faces for training")
     known = table["label"].notna()
     if role == "unlabelled":
@@ -91,9 +79,9 @@ def give_roles(
             table.loc[known, "label"],
             table.loc[known, "identity"],
             table.loc[known, "path"],
-            validation_share=validation_share,
-            test_share=test_share,
-            seed=seed,
+            validation_share=settings.validation_share,
+            test_share=settings.test_share,
+            seed=settings.seed,
         )
     if "true_label" not in table:
         table["true_label"] = None
@@ -101,7 +89,7 @@ def give_roles(
     if silent.any():
         path = table.loc[silent, "path"].iloc[0]
         raise MienError(f"{where}: {path} has no label, but `role: {role}` needs one")
-    return hide_labels(table, label_share, seed)
+    return hide_labels(table, settings.label_share, settings.seed)
 
 
 def hide_labels(table: pd.DataFrame, label_share: float, seed: int) -> pd.DataFrame:
@@ -122,12 +110,7 @@ def hide_labels(table: pd.DataFrame, label_share: float, seed: int) -> pd.DataFr
 
 
 def map_labels(
-    names: pd.Series,
-    label_map: Mapping[str, str],
-    expressions: Sequence[str],
-    *,
-    role: Role,
-    where: str,
+    names: pd.Series, settings: PictureSource, expressions: Sequence[str], where: str
 ) -> pd.Series:
     """The expression that each name stands for; ``""`` where ``label_map`` leaves the name out.
 
@@ -137,14 +120,14 @@ def map_labels(
         MienError: a name is neither an expression nor in ``label_map``, or maps to none.
     """
     names = names.map(composed, na_action="ignore").astype(object)
-    targets = {*expressions, ""} | ({OTHER} if role == "unlabelled" else set())
-    for name, target in label_map.items():
+    targets = {*expressions, ""} | ({OTHER} if settings.role == "unlabelled" else set())
+    for name, target in settings.label_map.items():
         if target not in targets:
             raise MienError(
                 f"{where}.label_map: {name!r} maps to {target!r}, which is not in expressions "
                 f'({", ".join(expressions)}); map it to one of them, or to "" to leave it out'
             )
-    meaning = {name: name for name in targets - {""}} | dict(label_map)
+    meaning = {name: name for name in targets - {""}} | settings.label_map
     unknown = sorted(set(names.dropna()) - set(meaning))
     if unknown:
         raise MienError(
