@@ -50,10 +50,6 @@ class Check:
 class Judgement:
     """What the gate says of a challenger."""
 
-    challenger: str
-    """Its version."""
-    champion: str | None
-    """The version that it was compared with; None where there is no champion yet."""
     checks: list[Check]
     metrics: dict[str, Any]
     """For each test set and both models: faces, accuracy, macro-F1, ECE, recalls; and their
@@ -136,7 +132,7 @@ def judge(
         checks += found
         metrics[test_set.name] = measured
     checks += _budgets(challenger, new["image_size"], settings)
-    return Judgement(new["version"], old["version"] if old else None, checks, metrics)
+    return Judgement(checks, metrics)
 
 
 def predict(package: Path, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
