@@ -117,9 +117,8 @@ def write_page(
     root: Path, window: Window, reference: Reference, verdict: Verdict, number: int
 ) -> Path:
     """Evidently's page, the picture and the verdict, in a folder of the window's number."""
-    parent = root / FOLDER / "windows"
-    parent.mkdir(parents=True, exist_ok=True)
-    with replacing_folder(parent / f"{number:06d}") as folder:
+    target = root / FOLDER / "windows" / f"{number:06d}"
+    with replacing_folder(target) as folder:
         write_json(folder / "verdict.json", asdict(verdict))
         (folder / "verdict.md").write_text(report.as_markdown(verdict, number), encoding="utf-8")
         if len(window.faces):
@@ -127,7 +126,7 @@ def write_page(
             snapshot = report.make_report(window, reference, verdict, number)
             snapshot.save_html(str(folder / "page.html"))
             report.add_to_workspace(root / FOLDER / "evidently", snapshot, number)
-    return parent / f"{number:06d}"
+    return target
 
 
 @task(cache_policy=NO_CACHE)

@@ -102,7 +102,6 @@ def renew_reference(
         load_file(package / packaging.PROJECTION),
     )
     path = root / REFERENCES / f"{metadata['version']}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing_file(path) as temporary:
         described.to_parquet(temporary, index=False)
     return len(described)

@@ -53,7 +53,6 @@ def gather(root: Path, logs: Path, since: str, least: int, seed: int) -> Gathere
     if not learned:
         return Gathered([], 0, len(held_out), 0, None)
     folder = root / "monitoring" / "renewal"
-    folder.mkdir(parents=True, exist_ok=True)
     listing = folder / "kept.csv"
     paths = [os.path.relpath(path, folder) for path in learned]
     with replacing_file(listing) as temporary:
