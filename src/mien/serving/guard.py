@@ -88,9 +88,7 @@ class Guard:
     def _check_caller(self, scope: Scope) -> None:
         if self.key is None:
             if not _is_local(scope.get("client")):
-                raise _Refused(
-                    403, "set MIEN_API_KEY to serve others than this machine", Connection="close"
-                )
+                raise _Refused(403, "set MIEN_API_KEY to serve others than this machine")
         elif not any(
             hmac.compare_digest(shown, self.key) for shown in _shown_keys(scope["headers"])
         ):
