@@ -180,14 +180,11 @@ class Pipeline:
         Asked in this process: `dvc repro` would need 0.6 s to find out. One that was stopped and
         has been brought to its end by hand counts as unfinished no more.
         """
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
         try:
-            with Repo(str(self.root)) as repo, repo.lock:
+            with self._repo() as repo, repo.lock:
                 (found,) = (known for known in _stages(repo) if known.name == stage)
                 current = not found.changed()
-        except DvcException:
+        except MienError:
             return False  # `dvc repro` will fail on it, too, and say why
         if current:
             self._mark(stage).unlink(missing_ok=True)
