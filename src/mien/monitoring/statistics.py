@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mien.monitoring.log import Window
 from mien.monitoring.reference import IMAGE, Reference
+from mien.params import MonitoringSettings
 
 _CLASSIFIER_FACES = 2000
 """At most so many faces of each side train the domain classifier."""
@@ -40,41 +41,25 @@ class Finding:
     drifted: bool = False
 
 
-def compare(
-    window: Window,
-    reference: Reference,
-    *,
-    min_faces: int,
-    max_no_face_share: float,
-    significance: float,
-    min_effect: float,
-    seed: int = 0,
-) -> list[Finding]:
+def compare(window: Window, reference: Reference, settings: MonitoringSettings) -> list[Finding]:
     """All statistics of a window, Holm-corrected together, the largest effects first.
 
-    Args:
-        window: rows of the reference's model.
-        reference: of the same model.
-        min_faces: with fewer faces only the share of photos without one is compared.
-        max_no_face_share: share of photos without a face that is normal.
-        significance: chance of any finding where nothing has changed.
-        min_effect: differences under it are no findings.
-        seed: of the domain classifier's sample and folds.
+    With fewer faces than ``min_faces`` only the share of photos without one is compared.
     """
-    found = [*_no_face(window, max_no_face_share)]
-    if len(window.faces) >= min_faces:
+    found = [*_no_face(window, settings.max_no_face_share)]
+    if len(window.faces) >= settings.min_faces:
         found += [
             *_prediction(window, reference),
             *_abstention(window, reference),
             *_columns(window, reference),
-            *_domain(window, reference, seed),
+            *_domain(window, reference),
         ]
     adjusted = holm(np.array([each.p for each in found]))
     judged = [
         replace(
             each,
             p_adjusted=float(p),
-            drifted=bool(p < significance and each.effect >= min_effect),
+            drifted=bool(p < settings.significance and each.effect >= settings.min_effect),
         )
         for each, p in zip(found, adjusted, strict=True)
     ]
@@ -153,7 +138,7 @@ def _columns(window: Window, reference: Reference) -> Iterator[Finding]:
         )
 
 
-def _domain(window: Window, reference: Reference, seed: int) -> Iterator[Finding]:
+def _domain(window: Window, reference: Reference) -> Iterator[Finding]:
     """Can a classifier tell the two sides apart, on faces that it was not trained on?
 
     A logistic regression on the columns, their squares and their products sees what no single
@@ -169,7 +154,7 @@ def _domain(window: Window, reference: Reference, seed: int) -> Iterator[Finding
 
     tables = (reference.faces, window.faces)
     known = [name for name in reference.numbers if all(side[name].notna().any() for side in tables)]
-    sides = [_sample(side[known].dropna(), seed) for side in tables]
+    sides = [_sample(side[known].dropna()) for side in tables]
     features = pd.concat(sides).to_numpy(np.float32)
     labels = np.repeat([0, 1], [len(side) for side in sides])
     if not known or min(map(len, sides)) < _FOLDS:
@@ -183,7 +168,7 @@ def _domain(window: Window, reference: Reference, seed: int) -> Iterator[Finding
         ),
         features,
         labels,
-        cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=seed),
+        cv=StratifiedKFold(_FOLDS, shuffle=True, random_state=0),
         method="predict_proba",
     )[:, 1]
     test = mannwhitneyu(scores[labels == 1], scores[labels == 0], alternative="greater")
@@ -199,5 +184,5 @@ def _domain(window: Window, reference: Reference, seed: int) -> Iterator[Finding
     )
 
 
-def _sample(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    return table.sample(min(len(table), _CLASSIFIER_FACES), random_state=seed)
+def _sample(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sample(min(len(table), _CLASSIFIER_FACES), random_state=0)

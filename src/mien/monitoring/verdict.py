@@ -76,14 +76,7 @@ def judge(
     if not window.files:
         reason = "there is no prediction log yet; the service writes one with its first answer"
         return Verdict("no log", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
-    findings = compare(
-        window,
-        reference,
-        min_faces=settings.min_faces,
-        max_no_face_share=settings.max_no_face_share,
-        significance=settings.significance,
-        min_effect=settings.min_effect,
-    )
+    findings = compare(window, reference, settings)
     drifted = [each for each in findings if each.drifted]
     # A service that finds no faces at all must not wait for faces in silence.
     silent = bool(drifted) and window.photos >= settings.min_faces
