@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from mien.errors import MienError
-from mien.files import hash_file, read_json, replacing_file
+from mien.files import hash_file, read_json
 
 ONNX, WEIGHTS, METADATA, LABELS = (
     "model.onnx",
@@ -138,12 +137,6 @@ def fit_projection(
         "mean": np.ascontiguousarray(pca.mean_, np.float32),
         "components": np.ascontiguousarray(pca.components_, np.float32),
     }
-
-
-def save_projection(path: Path, projection: dict[str, NDArray[np.float32]]) -> None:
-    """Write a projection as safetensors."""
-    with replacing_file(path) as temporary:
-        save_file(projection, temporary)
 
 
 def predict(

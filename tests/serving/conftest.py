@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from mien import packaging
 from mien.data.dataset import to_tensor
@@ -63,7 +64,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         probabilities, _, embeddings = (each.numpy() for each in deployable(to_tensor(faces)))
     projection = packaging.fit_projection(embeddings, 4)
-    packaging.save_projection(folder / packaging.PROJECTION, projection)
+    save_file(projection, folder / packaging.PROJECTION)
     rows = measure(faces).assign(face_id="", width=SIZE, height=SIZE)
     reference: pd.DataFrame = packaging.describe_reference(
         rows, probabilities, embeddings, EXPRESSIONS, projection

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.numpy import save_file
 from scipy.special import softmax
 
 from mien import packaging
@@ -129,7 +130,7 @@ def write_reference(
     drawn = packaging.draw_reference(table, params.package.reference_faces, params.seed)
     embedded = embed_faces(trained.model, store, drawn["row"].to_numpy())
     projection = packaging.fit_projection(embedded.embeddings, params.package.components)
-    packaging.save_projection(folder / packaging.PROJECTION, projection)
+    save_file(projection, folder / packaging.PROJECTION)
     packaging.describe_reference(
         drawn,
         softmax(embedded.logits.astype(np.float64) / temperature, axis=1),
