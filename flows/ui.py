@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -92,16 +91,13 @@ class House:
             "MIEN_REPORTS_ROOT": str(workspace),
             "PWD": str(Path.cwd()),
         }
-        self.processes: dict[str, tuple[Callable[[], list[str]], subprocess.Popen[bytes]]] = {}
+        self.processes: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
 
     def up(self) -> None:
         """Start what is there to be started, in the order in which it is needed."""
         require_free(self.host, self.port, _ADVICE)
         require_free(LOOPBACK, self.port + 1, _ADVICE)
-        self._start(
-            "server",
-            lambda: _prefect("server", "start", "--host", self.host, "--port", str(self.port)),
-        )
+        self._start("server", "start", "--host", self.host, "--port", str(self.port))
         self._wait_for_server()
         with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
             _make_pool()
@@ -109,7 +105,7 @@ class House:
                 for name in apply_automations():
                     print(f"automation: {name}", flush=True)
                 self._call("--no-prompt", "deploy", "--all")
-        self._start("worker", lambda: _prefect("worker", "start", "--pool", POOL))
+        self._start("worker", "start", "--pool", POOL)
         self._serve_reports()
         print(
             f"\nPrefect: {self.address}   reports: {self.reports}\n"
@@ -121,23 +117,23 @@ class House:
         """Start again what ends by itself, for as long as nobody stops this."""
         while True:
             time.sleep(_AGAIN)
-            for name, (command, process) in list(self.processes.items()):
+            for command, process in list(self.processes.items()):
                 if (status := process.poll()) is not None:
-                    print(f"{name} ended with status {status}: starting it again", flush=True)
-                    self.processes[name] = (command, self._launch(command()))
+                    print(f"{command[0]} ended with status {status}: starting it again", flush=True)
+                    self._start(*command)
 
     def down(self) -> None:
         """Stop the worker, which ends its runs and says so, then the server."""
-        for _, process in reversed(self.processes.values()):
+        for process in reversed(self.processes.values()):
             _end(process)
 
-    def _start(self, name: str, command: Callable[[], list[str]]) -> None:
-        self.processes[name] = (command, self._launch(command()))
-
-    def _launch(self, command: list[str]) -> "subprocess.Popen[bytes]":
+    def _start(self, *command: str) -> None:
         # A session of its own: Ctrl-C reaches this process, which knows the order.
-        return subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
+        self.processes[command] = subprocess.Popen(
+            _prefect(*command),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def _call(self, *arguments: str) -> None:
@@ -154,7 +150,7 @@ class House:
             raise MienError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}")
 
     def _wait_for_server(self) -> None:
-        _, process = self.processes["server"]
+        (process,) = self.processes.values()
         deadline = time.monotonic() + _START
         while time.monotonic() < deadline:
             if process.poll() is not None:
