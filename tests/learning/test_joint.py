@@ -18,13 +18,10 @@ from mien.learning.joint import (
 )
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
-from mien.params import AugmentationSettings, ClusterSettings, ComputeSettings, ModelSettings
+from mien.params import ClusterSettings
 from tests.killing import Killed, kill
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 
-MODEL = ModelSettings(
-    convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
-    transform="depthwise",
-)  # fmt: skip
 SETTINGS = ClusterSettings(
     epochs=2, steps_per_epoch=3, batch_size=6, learning_rate=0.01, weight_decay=0, ema_decay=0.5,
     label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, labelled_view="weak",
@@ -33,12 +30,7 @@ SETTINGS = ClusterSettings(
     network="accnn", free_share=0.2, iterations=3, temperature=0.1, prior_steps=2, prior_strength=5,
     dustbin_similarity=0.2, neighbours=3, chunk=16,
 )  # fmt: skip
-AUGMENTATION = Augmentation(
-    AugmentationSettings(
-        rotate=5, scale=0.05, shift=0.05, light=0.1, blur=0, noise=0, erase=0.1, strong=1
-    )
-)
-COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
+AUGMENTATION = Augmentation(GENTLE)
 CLASSES = 3
 
 
