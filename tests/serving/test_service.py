@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-import cv2
 import httpx
 import numpy as np
 import pytest
@@ -30,18 +29,13 @@ from mien.monitoring.reference import read_reference
 from mien.serving.answers import Analysis, Info, Prediction
 from mien.serving.client import Client
 from mien.serving.guard import MAX_REQUESTS
+from tests.serving.conftest import draw_faces
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def draw_faces(count: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    rough = rng.integers(0, 256, (count, 6, 6), dtype=np.uint8)
-    return np.stack([cv2.resize(face, (48, 48)) for face in rough])
 
 
 FACE = draw_faces(1)[0]
