@@ -14,7 +14,6 @@ export BENTOML_DO_NOT_TRACK := True
 export GX_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PREFECT_HOME := $(CURDIR)/.prefect
-export PREFECT_LOGGING_LEVEL ?= INFO
 
 # The environment is up to date when it carries the stamp of the lock that it was made from.
 STAMP := .venv/.mien-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
