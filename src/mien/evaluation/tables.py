@@ -92,21 +92,6 @@ def tabulate_predictions(test_sets: list[TestSet], expressions: list[str]) -> pd
     return pd.concat(parts, ignore_index=True)
 
 
-def tabulate_confusion(test_sets: list[TestSet], expressions: list[str]) -> pd.DataFrame:
-    """One row for each face: what the final model made of it."""
-    names = np.array(expressions)
-    return pd.concat(
-        pd.DataFrame(
-            {
-                "actual": names[each.final.truth],
-                "predicted": names[each.final.predicted],
-                "test_set": each.name,
-            }
-        )
-        for each in test_sets
-    )
-
-
 def tabulate_reliability(test_sets: list[TestSet], bins: int) -> pd.DataFrame:
     """One row for each of the final model's bins that holds faces, of all test sets together."""
     return pd.DataFrame(vars(bin_reliability(*_confidence(test_sets), bins))).dropna()

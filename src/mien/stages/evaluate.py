@@ -16,7 +16,6 @@ from mien.evaluation.report import write_report
 from mien.evaluation.tables import (
     TestSet,
     find_mistakes,
-    tabulate_confusion,
     tabulate_predictions,
     tabulate_reliability,
     tabulate_selective,
@@ -66,8 +65,10 @@ def main(
         )
 
     bins = params.evaluate.calibration_bins
-    write_table(predictions, tabulate_predictions(test_sets, expressions))
-    write_table(plots / "confusion.csv", tabulate_confusion(test_sets, expressions))
+    said = tabulate_predictions(test_sets, expressions)
+    write_table(predictions, said)
+    finals = said.loc[said["model"].eq("final"), ["actual", "predicted", "test_set"]]
+    write_table(plots / "confusion.csv", finals)
     write_table(plots / "reliability.csv", tabulate_reliability(test_sets, bins))
     write_table(plots / "selective.csv", tabulate_selective(test_sets))
     write_report(
