@@ -233,12 +233,10 @@ class PredictionLog:
         if classified is None:
             return [common | _empty(self.package.expressions, len(self.package.components))]
         measured = image_statistics(np.stack([crop.pixels for crop in crops]).astype(np.float32))
-        columns = [measured[name].tolist() for name in ("brightness", "contrast", "sharpness")]
-        statistics = list(zip(*columns, strict=True))
+        statistics = {name: values.tolist() for name, values in measured.items()}
         components = classified.components.tolist()
         rows = []
         for index, (crop, answer) in enumerate(zip(crops, classified.answers, strict=True)):
-            brightness, contrast, sharpness = statistics[index]
             rows.append(
                 {
                     **common,
@@ -250,9 +248,7 @@ class PredictionLog:
                     **{f"probability_{e}": p for e, p in answer.probabilities.items()},
                     "width": crop.width,
                     "height": crop.height,
-                    "brightness": brightness,
-                    "contrast": contrast,
-                    "sharpness": sharpness,
+                    **{name: values[index] for name, values in statistics.items()},
                     **{f"component_{i}": value for i, value in enumerate(components[index], 1)},
                     "image": self._keep(crop, f"{answered.request_id}-{index}.png"),
                 }
