@@ -165,15 +165,8 @@ def _rows(path: str, found: Found, model: str) -> Iterator[Row]:
         nothing = dict.fromkeys(("box", "expression", "probabilities"))
         yield {"path": path, **nothing, "abstains": True, "reason": "no_face", "model": model}
     for box, answer in found:
-        yield {
-            "path": path,
-            "box": box,
-            "expression": answer.expression,
-            "probabilities": answer.probabilities,
-            "abstains": answer.abstains,
-            "reason": answer.reason,
-            "model": model,
-        }
+        shown = answer.model_dump(exclude={"confidence", "box"})
+        yield {"path": path, "box": box, **shown, "model": model}
 
 
 class _Lines:
