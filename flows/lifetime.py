@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
+from prefect import Flow
+from prefect.client.schemas.objects import State
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -41,23 +42,25 @@ def _watch(worker: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@contextmanager
-def by_hand(command: str) -> Iterator[None]:
-    """Around a run from the command line: it gives the server that is set signs of life.
+def run_by_hand(flow: Flow[..., State], **options: Any) -> State:
+    """Run a flow from the command line; it gives the server that is set signs of life.
 
-    Where that server does not answer this process ends with an error. Without one nobody looks.
+    Where that server does not answer, or the run does not complete, this process ends with an
+    error. Without a server nobody looks.
     """
     import httpx
 
-    if not (url := PREFECT_API_URL.value()):
-        yield
-        return
+    url = PREFECT_API_URL.value()
     try:
-        httpx.get(f"{url}/health", timeout=10).raise_for_status()
+        if url:
+            httpx.get(f"{url}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
         sys.exit(
-            f"{command}: error: no Prefect server answers at {url} ({error}); start one with "
+            f"{flow.name}: error: no Prefect server answers at {url} ({error}); start one with "
             "`make ui`, or unset PREFECT_API_URL to run without"
         )
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT}):
-        yield
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT} if url else {}):
+        state = flow(**options, return_state=True)
+    if not state.is_completed():
+        sys.exit(f"{flow.name}: error: {state.message}")
+    return state

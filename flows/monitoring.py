@@ -6,7 +6,6 @@ emits the event ``mien.drift.detected``, which starts `flows.retraining`.
 
 import argparse
 import os
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from flows.lifetime import by_hand
+from flows.lifetime import run_by_hand
 from mien.errors import MienError
 from mien.files import replacing_folder, write_json
 from mien.monitoring import report
@@ -217,10 +216,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), metavar="DIR")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
     options = parser.parse_args()
-    with by_hand("monitoring"):
-        state = monitoring(**vars(options), return_state=True)
-    if not state.is_completed():
-        sys.exit(f"monitoring: error: {state.message}")
+    state = run_by_hand(monitoring, **vars(options))
     print(f"{state.name}: {state.message}", flush=True)
 
 

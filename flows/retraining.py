@@ -6,7 +6,6 @@ nothing but the list of releases.
 
 import argparse
 import fcntl
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
-from flows.lifetime import by_hand
+from flows.lifetime import run_by_hand
 from flows.monitoring import log_folder
 from flows.training import training
 from mien.errors import MienError
@@ -263,10 +262,7 @@ def main() -> None:
     )
     parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
     options = parser.parse_args()
-    with by_hand("retraining"):
-        state = retraining(**vars(options), return_state=True)
-    if not state.is_completed():
-        sys.exit(f"retraining: error: {state.message}")
+    state = run_by_hand(retraining, **vars(options))
     print(f"{state.name}: {state.message}", flush=True)
 
 

@@ -23,7 +23,7 @@ from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.artifacts import address, has_measured, publish, shows_no_people
-from flows.lifetime import by_hand, end_with_worker
+from flows.lifetime import end_with_worker, run_by_hand
 from mien.errors import MienError
 from mien.params import merge
 from mien.pipeline import (
@@ -261,10 +261,7 @@ def main() -> None:
         overrides: dict[str, Any] = functools.reduce(merge, settings, {})
     except MienError as error:
         sys.exit(f"training: error: {error}")
-    with by_hand("training"):
-        state = training(**options, overrides=overrides, return_state=True)
-    if not state.is_completed():
-        sys.exit(f"training: error: {state.message}")
+    run_by_hand(training, **options, overrides=overrides)
     print(f"\n{summary(options['workspace'].resolve())}\n", flush=True)
 
 
