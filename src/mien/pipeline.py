@@ -53,7 +53,6 @@ class StageFailed(MienError):
 
     def __init__(self, stage: str, lines: Sequence[str]) -> None:
         super().__init__("\n".join([f"stage '{stage}' failed:", *lines]))
-        self.stage = stage
         self.passing = any(map(_PASSING.search, lines[-3:]))
         """Whether the same stage may well succeed when it is tried again."""
 
