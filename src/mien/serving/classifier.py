@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from mien.data import faces as pictures
 from mien.data.dataset import to_input
-from mien.data.faces import Box, Grey
+from mien.data.faces import Grey
 from mien.errors import MienError
-from mien.serving.answers import FaceAnswer
+from mien.serving.answers import Box, FaceAnswer
 from mien.serving.detector import Detector
 from mien.serving.package import Package
 
@@ -28,16 +28,7 @@ class Crop:
     width: int
     height: int
     box: Box | None = None
-    picture: tuple[int, int] = (0, 0)
-    """Width and height of the picture that the box is in."""
-
-    def visible(self) -> tuple[int, int, int, int]:
-        """``(x, y, width, height)`` of the part of the box that lies in the picture."""
-        assert self.box is not None
-        left, top = max(self.box.x, 0), max(self.box.y, 0)
-        right = min(self.box.x + self.box.side, self.picture[0])
-        bottom = min(self.box.y + self.box.side, self.picture[1])
-        return left, top, right - left, bottom - top
+    """Where it was found."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +73,18 @@ def find_crops(data: bytes, size: int, detect: Detector) -> tuple[list[Crop], tu
             pictures.resize(pictures.crop(picture, box), size),
             box.side,
             box.side,
-            box,
-            (width, height),
+            _visible(box, width, height),
         )
         for box in detect(picture)
     ]
     return crops, (width, height)
+
+
+def _visible(box: pictures.Box, width: int, height: int) -> Box:
+    """The part that lies in the picture."""
+    x, y = max(box.x, 0), max(box.y, 0)
+    right, bottom = min(box.x + box.side, width), min(box.y + box.side, height)
+    return Box(x=x, y=y, width=right - x, height=bottom - y)
 
 
 class Classifier:

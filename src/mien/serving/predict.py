@@ -134,7 +134,7 @@ class _Local:
             return []
         answers = self.classifier.classify(np.stack([crop.pixels for crop in crops])).answers
         return [
-            (None if crop.box is None else list(crop.visible()), answer)
+            (None if crop.box is None else [*dict(crop.box).values()], answer)
             for crop, answer in zip(crops, answers, strict=True)
         ]
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from mien.data.faces import PictureError
-from mien.serving.answers import Analysis, Box, FaceAnswer, FoundFace, Info, Prediction, Problem
+from mien.serving.answers import Analysis, FaceAnswer, FoundFace, Info, Prediction, Problem
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
 from mien.serving.detector import make_detector
 from mien.serving.figures import Figures
@@ -226,7 +226,7 @@ class MienService:
         answers = self._answer(crops, classified, request_id, "analyze", started)
         self.figures.count_photo(len(crops))
         faces = [
-            FoundFace(box=_box(crop), **dict(answer))
+            FoundFace(**dict(answer) | {"box": crop.box})
             for crop, answer in zip(crops, answers, strict=True)
         ]
         return Analysis(
@@ -269,11 +269,6 @@ class MienService:
 
 def _stack(crops: list[Crop]) -> NDArray[np.uint8]:
     return np.stack([crop.pixels for crop in crops])
-
-
-def _box(crop: Crop) -> Box:
-    x, y, width, height = crop.visible()
-    return Box(x=x, y=y, width=width, height=height)
 
 
 MienService.add_asgi_middleware(Guard, key=KEY)  # type: ignore[attr-defined]  # a bentoml Service
