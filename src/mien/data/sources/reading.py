@@ -110,7 +110,7 @@ def _read_chunks(
 
 def _context() -> multiprocessing.context.BaseContext:
     """Never fork this process: OpenCV's threads, once used, would leave the child hanging."""
-    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # one import for all processes
     return context
 
