@@ -140,6 +140,15 @@ def test_metrics_count_faces(server):
     assert counted(server, "mien_predictions_total") == before + 1
 
 
+def test_services_count_each_for_itself(server, package, tmp_path, start):
+    before = counted(server, "mien_predictions_total")
+    with start(tmp_path, MIEN_MODEL=str(package)) as other:
+        send(other, encode(FACE))
+        assert counted(other, "mien_predictions_total") == 1
+    send(server, encode(FACE))
+    assert counted(server, "mien_predictions_total") == before + 1
+
+
 def counted(server, name: str) -> float:
     """What a counter says, whatever its labels."""
     text = httpx.get(f"{server.url}/metrics").text

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from mien.errors import MienError
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         "DO_NOT_TRACK": "1",
         "MIEN_MODEL": str(folder.resolve()),
         "PWD": str(Path.cwd()),  # where the workers' relative paths start
+        "MIEN_FIGURES": tempfile.mkdtemp(prefix="mien-figures-"),
     }
     command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
     command += ["--host", host, "--port", str(options.port)]

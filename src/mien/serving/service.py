@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+if "MIEN_FIGURES" in os.environ:
+    # BentoML has one folder for all services of a user, which each empties when it starts.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ["MIEN_FIGURES"]
 
 import bentoml
 import cv2
