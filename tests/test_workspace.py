@@ -159,6 +159,16 @@ def test_made_again_with_the_same_settings_nothing_changes(folders, tmp_path):
     assert before == {name: (out / name).read_text() for name in ("params.yaml", "dvc.yaml")}
 
 
+def test_a_setting_of_an_earlier_version_is_left_out(folders, tmp_path):
+    """Whoever gave `mien run` nothing but that folder was told to remove it."""
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    before = (out / "params.yaml").read_text()
+    (out / "params.yaml").write_text(before.replace("promotion:", "promotion:\n  bootstrap: 2000"))
+    make_workspace(out, complete_params(workspace_params(out) or {}))
+    assert (out / "params.yaml").read_text() == before
+
+
 def test_a_folder_with_other_things_is_left_alone(folders, tmp_path):
     out = tmp_path / "thesis"
     out.mkdir()

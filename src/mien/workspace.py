@@ -29,6 +29,8 @@ _MARK = "# Made by `mien run`, which writes this file anew: give it the changes.
 _PACKAGE = Path(mien.__file__).parent
 _HELD_OUT = 0.15
 """Share of a user's labelled faces kept for validation, and for testing where no test is given."""
+_GONE = [("promotion", "bootstrap")]
+"""Settings of earlier versions, by section and name."""
 
 
 def default_params() -> dict[str, Any]:
@@ -78,8 +80,17 @@ def _sources(settings: Mapping[str, Any]) -> list[Any]:
 
 
 def workspace_params(root: Path) -> dict[str, Any] | None:
-    """The settings of the workspace in ``root``; None where no earlier run made one."""
-    return read_yaml(root / "params.yaml") if _is_ours(root) else None
+    """The settings of the workspace in ``root``; None where no earlier run made one.
+
+    Without those that were settings when an earlier version made it, and are none any more.
+    """
+    if not _is_ours(root):
+        return None
+    settings = read_yaml(root / "params.yaml")
+    for section, name in _GONE:
+        if isinstance(settings.get(section), dict):
+            settings[section].pop(name, None)
+    return settings
 
 
 def folder_sources(labelled: Path, faces: Path, test: Path | None, find: bool) -> dict[str, Any]:
