@@ -4,7 +4,10 @@ An implementation of *Expression-Guided Deep Joint Learning for Facial Expressio
 (Fang, Zhao, Han, He; Sensors 2023, 23(16), 7148). Start with ``docs/method.md``.
 """
 
+import os
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime looks when it is imported
 
 if TYPE_CHECKING:
     from pathlib import Path

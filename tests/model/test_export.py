@@ -1,6 +1,9 @@
 """The exported network says what the network says, for any number of faces."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -99,3 +102,13 @@ def test_trained_with_branches_it_is_the_same_graph(deployable, path, tmp_path):
 
 def test_latency_is_in_milliseconds(path):
     assert 0.001 < measure_latency(open_session(path), _faces(1), runs=20) < 1000
+
+
+def test_onnx_runtime_reports_nothing_home(path, tmp_path):
+    """It would keep an id of this machine, and events to send, below the user's cache."""
+    code = "import sys; from mien.model.runtime import open_session; open_session(sys.argv[1])"
+    told = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    ours = {name: value for name, value in os.environ.items() if name not in told}
+    environment = ours | {"HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code, str(path)], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
