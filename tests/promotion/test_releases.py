@@ -180,6 +180,22 @@ def test_a_package_of_another_run_than_the_faces_beside_it_is_not_judged(workspa
         commands.promote(root, root)
 
 
+def test_a_package_of_another_commit_is_not_judged(workspace):
+    """`git checkout` alone brings another commit's settings, which would stand in the record."""
+    root = workspace("a", GOOD)
+    for arguments in (["init", "--no-scm"], ["add", "models/package"]):
+        subprocess.run([sys.executable, "-m", "dvc", "-q", *arguments], cwd=root, check=True)
+    (out,) = yaml.safe_load((root / "models" / "package.dvc").read_text())["outs"]
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    lock["stages"]["package"]["outs"] = [out | {"path": "models/package"}]
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    releases.require_whole(root)
+    lock["stages"]["package"]["outs"][0]["md5"] = "of-another-commit.dir"
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    with pytest.raises(MienError, match=r"package: not as .*dvc\.lock records it; `dvc checkout`"):
+        commands.promote(root, root)
+
+
 def test_a_stage_that_ran_again_and_left_the_same_changes_nothing(workspace):
     root = workspace("a", GOOD)
     lock = yaml.safe_load((root / "dvc.lock").read_text())

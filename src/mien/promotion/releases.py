@@ -7,6 +7,7 @@ the challenger was compared with.
 
 import fcntl
 import hashlib
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -88,8 +89,8 @@ def _read_record(path: Path) -> Record:
 def require_whole(trained: Path) -> None:
     """Check that a workspace's package and test faces are those that its ``dvc.lock`` records.
 
-    They are not while a later run is under way, or after one that was stopped: the package might
-    then be judged on faces that it has learned from.
+    They are not while a later run is under way, after one that was stopped, or where Git has gone
+    to another commit alone: the package might then be judged on faces that it has learned from.
 
     Raises:
         MienError: they are not, or there is no package.
@@ -110,6 +111,9 @@ def require_whole(trained: Path) -> None:
             continue
         if not path.is_file() or hash_file(path, "md5") != out.get("md5"):
             raise MienError(f"{path}: not as {lock} records it; {then}")
+    for out in stages["package"].get("outs", []):
+        if trained / out["path"] == package and _hash_folder(package) != out.get("md5"):
+            raise MienError(f"{package}: not as {lock} records it; `dvc checkout`, or {then}")
 
 
 def make_record(
@@ -270,6 +274,17 @@ def _alone(root: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _hash_folder(folder: Path) -> str:
+    """DVC's hash of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = [
+        {"md5": hash_file(path, "md5"), "relpath": path.relative_to(folder).as_posix()}
+        for path in files
+    ]
+    text = json.dumps(entries, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _data_hash(lock: Path) -> str:
