@@ -43,6 +43,22 @@ def test_exactly_what_is_out_of_date_runs_in_the_graphs_order(chain):
     assert chain.ran() == ["middle"]
 
 
+def test_a_user_without_a_name(chain):
+    """As in a container that runs under a number; DVC ends with a traceback there."""
+    code = """
+import pwd, sys
+from pathlib import Path
+def nobody(number): raise KeyError(number)
+pwd.getpwuid = nobody
+from mien.pipeline import open_pipeline
+with open_pipeline(Path(sys.argv[1])) as pipeline: pipeline.changes()
+"""
+    names = {"LOGNAME", "USER", "LNAME", "USERNAME"}
+    nameless = {key: value for key, value in os.environ.items() if key not in names}
+    nameless |= {"HOME": str(chain.root)}
+    subprocess.run([sys.executable, "-c", code, str(chain.root)], env=nameless, check=True)
+
+
 def test_lines_come_while_the_stage_runs_and_without_dvcs_advice(chain):
     chain.change("zero", cmd='python -c "import time; print(1); time.sleep(1.5)"; echo > zero.txt')
     times: dict[str, float] = {}

@@ -169,6 +169,13 @@ def test_a_setting_of_an_earlier_version_is_left_out(folders, tmp_path):
     assert (out / "params.yaml").read_text() == before
 
 
+def test_what_dvc_has_against_a_folder_is_no_traceback(tmp_path, monkeypatch):
+    (tmp_path / "config").write_text("no configuration")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path))
+    with pytest.raises(MienError, match="`dvc init` failed there"):
+        make_workspace(tmp_path / "run", default_params())
+
+
 def test_a_folder_with_other_things_is_left_alone(folders, tmp_path):
     out = tmp_path / "thesis"
     out.mkdir()

@@ -5,6 +5,7 @@ that `mien.workspace` made. DVC decides what is out of date; this module only as
 """
 
 import fcntl
+import getpass
 import itertools
 import json
 import os
@@ -35,6 +36,11 @@ TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
 }
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a container's user that is a mere number; DVC asks for a name
+    os.environ["USER"] = str(os.getuid())
+
 _TAIL = 12
 """Lines of a failing stage that its error repeats."""
 _NARRATION = re.compile(

@@ -224,7 +224,8 @@ def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:
             write_text(root / _LISTED, listed)
         if not (root / ".dvc").is_dir():
             command = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
-            subprocess.run(command, cwd=root, env=environment(), check=True)
+            if subprocess.run(command, cwd=root, env=environment(), check=False).returncode:
+                raise MienError(f"--out {root}: `dvc init` failed there, see above")
 
 
 def _settled(params: Params) -> Params:
