@@ -177,6 +177,8 @@ def test_all_wrong_settings_are_named_at_once(settings):
     assert str(caught.value).splitlines() == [
         "params.yaml: pretrain.epochs: Input should be greater than or equal to 1 (got 0)",
         "params.yaml: cluster.rounds: this setting is missing",
+        "params.yaml: is it of an earlier version of Mien? In a checkout Git has the new one; in a "
+        "folder that `mien run` made, `mien run --out` on it adds what is missing",
     ]
 
 

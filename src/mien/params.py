@@ -558,12 +558,21 @@ def load_params(path: Path) -> Params:
     return parse_params(read_yaml(path), str(path))
 
 
+_OLDER = (
+    "is it of an earlier version of Mien? In a checkout Git has the new one; in a folder that "
+    "`mien run` made, `mien run --out` on it adds what is missing"
+)
+
+
 def parse_params(values: Mapping[str, Any], origin: str) -> Params:
     """Check settings that came from ``origin`` (named in the errors)."""
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        lines = [f"{origin}: {_where(fault['loc'])}: {_what(fault)}" for fault in error.errors()]
+        faults = error.errors()
+        lines = [f"{origin}: {_where(fault['loc'])}: {_what(fault)}" for fault in faults]
+        if any(each["type"] == "missing" and "sources" not in each["loc"] for each in faults):
+            lines.append(f"{origin}: {_OLDER}")
         raise MienError("\n".join(lines)) from None
 
 
