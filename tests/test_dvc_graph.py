@@ -1,5 +1,7 @@
 """The project's own pipeline, as DVC reads it."""
 
+import shlex
+
 import networkx as nx
 import pytest
 from dvc.repo import Repo
@@ -44,3 +46,12 @@ def test_every_stage_has_metrics_of_its_name(root):
     with Repo(str(root)) as repo:
         for stage in repo.index.stages:
             assert f"metrics/{stage.name}.json" in [out.def_path for out in stage.outs]
+
+
+def test_a_folder_with_spaces_is_one_argument(root, tmp_path):
+    for name in ("dvc.yaml", "params.yaml"):
+        text = (root / name).read_text().replace("data: data/raw ", "data: my faces ")
+        (tmp_path / name).write_text(text)
+    with Repo.init(str(tmp_path), no_scm=True) as repo:
+        command = next(stage.cmd for stage in repo.index.stages if stage.name == "prepare")
+    assert "my faces" in shlex.split(command)

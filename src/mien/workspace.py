@@ -244,7 +244,7 @@ def _pipeline(params: Params, pictures: list[Path]) -> dict[str, Any]:
     """The project's ``dvc.yaml``, whose dependencies are this package and these pictures."""
     pipeline = read_yaml(_project_file("dvc.yaml"))
     for stage in pipeline["stages"].values():
-        stage["cmd"] = stage["cmd"].replace(_DATA, shlex.quote(str(params.prepare.data)))
+        stage["cmd"] = stage["cmd"].replace(f'"{_DATA}"', shlex.quote(str(params.prepare.data)))
         stage["deps"] = [path for dep in stage["deps"] for path in _dependency(dep, pictures)]
     return pipeline
 
