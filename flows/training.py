@@ -178,7 +178,7 @@ def _bring_up_to_date(
         if not state.is_completed():
             return Failed(message=state.message)
     # after some stages alone the figures may be those of earlier models
-    if "evaluate" not in order or pipeline.is_current("evaluate"):
+    if "evaluate" not in set(order) - set(chosen) or pipeline.is_current("evaluate"):
         _publish_results(pipeline.root, name)
     if push and not (state := _transfer(pipeline, "push")).is_completed():
         return Failed(message=state.message)
