@@ -111,9 +111,9 @@ def require_whole(trained: Path) -> None:
             continue
         if not path.is_file() or hash_file(path, "md5") != out.get("md5"):
             raise MienError(f"{path}: not as {lock} records it; {then}")
-    for out in stages["package"].get("outs", []):
-        if trained / out["path"] == package and _hash_folder(package) != out.get("md5"):
-            raise MienError(f"{package}: not as {lock} records it; `dvc checkout`, or {then}")
+    name = package.relative_to(trained).as_posix()
+    if name in left and left[name] != _hash_folder(package):
+        raise MienError(f"{package}: not as {lock} records it; `dvc checkout`, or {then}")
 
 
 def make_record(
