@@ -121,7 +121,6 @@ def test_a_file_name_that_is_no_text(package, faces):
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
 def test_in_a_terminal_the_rows_stand_alone(package, faces):
     import termios
 
