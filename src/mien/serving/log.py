@@ -25,7 +25,7 @@ from PIL import Image
 from mien.data.manifest import image_statistics
 from mien.errors import MienError
 from mien.serving.classifier import Classified, Crop
-from mien.serving.package import Package
+from mien.serving.package import Package, started_in
 
 NAME = "predictions"
 _CATEGORICAL = {"time", "request_id", "route", "model", "expression", "reason", "image", "abstains"}
@@ -39,12 +39,8 @@ _GATHER_SECONDS = 0.05
 
 
 def log_folder() -> Path:
-    """``MIEN_LOG_DIR``, or ``logs``; a relative path starts where the service was started.
-
-    BentoML's workers change into the Bento's folder; the shell's ``PWD`` is what they inherit.
-    """
-    named = os.environ.get("MIEN_LOG_DIR") or "logs"
-    return Path(os.environ.get("PWD", "."), named).absolute()
+    """``MIEN_LOG_DIR``, or ``logs``; a relative path starts where the service was started."""
+    return (started_in() / (os.environ.get("MIEN_LOG_DIR") or "logs")).absolute()
 
 
 def _setting(name: str, default: float, most: float = float("inf")) -> float:

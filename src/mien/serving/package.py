@@ -44,6 +44,14 @@ class Package:
     """``[n, k]``: the reference's faces on those components."""
 
 
+def started_in() -> Path:
+    """The folder in which the service was started: where relative paths start.
+
+    BentoML's workers change into the Bento's folder; the shell's ``PWD`` is what they inherit.
+    """
+    return Path(os.environ.get("PWD", "."))
+
+
 def find_package(workspace: Path, wanted: str | None = None) -> Path:
     """The folder of the model to serve.
 

@@ -36,7 +36,7 @@ from mien.serving.detector import make_detector
 from mien.serving.figures import Figures
 from mien.serving.guard import Guard, read_key
 from mien.serving.log import Answered, PredictionLog
-from mien.serving.package import find_package, load_package
+from mien.serving.package import find_package, load_package, started_in
 from mien.serving.timeout import Timeout
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
@@ -179,10 +179,9 @@ class MienService:
 
     def __init__(self) -> None:
         cv2.setNumThreads(1)
-        started_in = Path(os.environ.get("PWD", "."))  # the worker is in the Bento's folder
-        package = load_package(find_package(started_in))
+        package = load_package(find_package(started_in()))
         self.classifier = Classifier(package)
-        self.detect = make_detector(started_in)
+        self.detect = make_detector(started_in())
         self.log = PredictionLog(package)
         self.figures = Figures()
         self.pool = ThreadPoolExecutor(_THREADS, "network")
