@@ -62,7 +62,7 @@ bento: $(STAMP)  ## build a Bento of the model and the service, which needs no c
 	.venv/bin/python -m mien.serving.build
 
 test: $(STAMP)  ## the tests, but for the slow ones, three files at a time: many wait for a server
-	$(PYTEST) -m "not slow" -n 3 --dist loadfile
+	$(PYTEST) -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)  ## all tests
 	$(PYTEST)

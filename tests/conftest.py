@@ -19,6 +19,25 @@ os.environ.update(
     MPLBACKEND="Agg",
 )
 
+_LONG = (
+    "test_end_to_end.py",
+    "flows/test_training.py",
+    "flows/test_monitoring.py",
+    "serving/test_service.py",
+    "flows/test_retraining.py",
+    "flows/test_served.py",
+    "stages/test_pretrain.py",
+    "test_pipeline.py",
+    "stages/test_waiting.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest go first, so that none is left to one process at the end."""
+    folder = Path(__file__).parent
+    turn = {folder / name: number for number, name in enumerate(_LONG)}
+    items.sort(key=lambda item: turn.get(item.path, len(_LONG)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools_home() -> Iterator[None]:
