@@ -2,9 +2,10 @@
 
     python benchmarks/detector.py --data ../shared/datasets
 
-Recall on photos of Labeled Faces in the Wild (``lfw.zip``; each shows one person's face in the
-middle), and false positives on crops of their corners and on drawn textures, none of which holds a
-face. Writes ``benchmarks/results/detector.json``.
+Recall on photos of Labeled Faces in the Wild (``lfw.zip`` holds their middle 144 × 144 pixels, with
+one person's face; what lies around it is imitated by a frame that repeats the edge, and recall
+without it stands beside), and false positives on crops of the photos' corners and on drawn
+textures, none of which holds a face. Writes ``benchmarks/results/detector.json``.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def main() -> None:
         names = sorted(name for name in file.namelist() if name.endswith(".jpg"))
         chosen = rng.choice(names, options.photos, replace=False)
         photos = [decode_picture(file.read(name)) for name in chosen]
-    # the published crops end at the head: a frame stands for the rest of a photo
+    # what is left of the photos ends at the head: a frame stands for the rest
     framed = [cv2.copyMakeBorder(each, 40, 40, 40, 40, cv2.BORDER_REPLICATE) for each in photos]
     begin = time.perf_counter()
     found = [count(photo) for photo in framed]
