@@ -237,7 +237,7 @@ def run_arm(out: Path, name: str) -> dict[str, Any]:
 
 
 def arm_settings(params: Params, arm: Arm) -> ClusterSettings:
-    """The settings of ``cluster``, for as many epochs as ``cluster`` and ``finetune`` take."""
+    """The settings of ``cluster``, for the whole rounds next to what it and ``finetune`` take."""
     cluster, finetune = params.cluster, params.finetune
     off = {
         "pseudo_weight": arm.pseudo,
