@@ -1,0 +1,42 @@
+"""What the benchmarks' scripts note beside the figures that they read."""
+
+import importlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mien.files import write_json, write_text
+
+ROOT = Path(__file__).parents[1]
+MEASURES = {"accuracy": 0.5, "macro_f1": 0.5, "mean_class_accuracy": 0.5, "ece": 0.1}
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    """`benchmarks/pipeline.py`, whose runs write the same figures each time."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module = importlib.import_module("pipeline")
+    monkeypatch.setattr(module, "workspace", lambda name, seed: tmp_path / f"{name}-{seed}")
+
+    def run(command, **_):
+        out = Path(command[command.index("--out") + 1])
+        write_text(out / "params.yaml", "seed: 0\n")
+        measures = {"pretrained": MEASURES, "final": MEASURES, "comparison": {}}
+        write_json(out / "metrics" / "evaluate.json", {"drawn": measures})
+        audit = {"coverage": 0.5, "precision": 0.5, "expressions": {}}
+        write_json(out / "metrics" / "relabel.json", audit)
+        write_json(out / "metrics" / "cluster.json", {})
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return module
+
+
+def test_only_a_run_that_was_not_stopped_is_timed(pipeline, tmp_path):
+    whole = pipeline.run("default", None, 0, bound=False)
+    assert whole["seconds"] >= 0
+    again = pipeline.run("default", None, 0, bound=False)
+    assert again["seconds"] == whole["seconds"]
+
+    (tmp_path / "default-1").mkdir()  # what one that was stopped has left
+    assert "seconds" not in pipeline.run("default", None, 1, bound=False)
