@@ -11,17 +11,21 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FULL_DISK = """
 import sys, torch
+import numpy as np
 from pathlib import Path
 from mien.files import write_text
 from mien.model.weights import save_weights
 from mien.params import load_params
 from mien.model.accnn import ACCNN
 from mien.stages import _run
+from mien.stages.prepare import _write_store
 
 def main(params, *, out: Path) -> None:
     \"\"\"Write {what}.\"\"\"
     if "{what}" == "text":
         write_text(out / "big.txt", "x" * 1_000_000)
+    elif "{what}" == "faces":
+        _write_store(out / "big.npy", np.zeros((100, 48, 48), np.uint8), np.arange(100))
     else:
         save_weights(out / "big.safetensors", ACCNN(params.model, 7), tuple(params.expressions), 48)
 
@@ -51,7 +55,7 @@ def can_mount(folder: Path) -> bool:
     return subprocess.run(probe, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("what", ["text", "weights"])
+@pytest.mark.parametrize("what", ["text", "faces", "weights"])
 def test_a_full_disk_is_said_plainly_and_leaves_nothing(tmp_path, what):
     folder = tmp_path / "small"
     folder.mkdir()

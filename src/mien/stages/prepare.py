@@ -187,15 +187,15 @@ def _view(raw: IO[bytes], count: int, size: int) -> NDArray[np.uint8]:
 
 
 def _write_store(path: Path, pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
-    """Copy the given faces into a ``.npy`` file, in chunks."""
-    with replacing_file(path) as temporary:
-        store = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.uint8, shape=(len(rows), *pixels.shape[1:])
-        )
+    """Copy the given faces into a ``.npy`` file, in chunks.
+
+    Not through a memory map: on a full disk that ends the process, without a word.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), *pixels.shape[1:])}
+    with replacing_file(path) as temporary, temporary.open("wb") as store:
+        np.lib.format.write_array_header_1_0(store, header)
         for start in range(0, len(rows), _COPY_CHUNK):
-            stop = start + _COPY_CHUNK
-            store[start:stop] = pixels[rows[start:stop]]
-        store.flush()
+            store.write(pixels[rows[start : start + _COPY_CHUNK]].tobytes())
 
 
 def _set_aside(
