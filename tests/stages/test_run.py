@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FULL_DISK = """
-import sys, torch
+import shutil, sys, torch
 import numpy as np
 from pathlib import Path
 from mien.files import write_text
@@ -26,6 +26,8 @@ def main(params, *, out: Path) -> None:
         write_text(out / "big.txt", "x" * 1_000_000)
     elif "{what}" == "faces":
         _write_store(out / "big.npy", np.zeros((100, 48, 48), np.uint8), np.arange(100))
+    elif "{what}" == "copies":
+        shutil.copytree("src/mien", out / "copies")  # as a package goes into the model store
     else:
         save_weights(out / "big.safetensors", ACCNN(params.model, 7), tuple(params.expressions), 48)
 
@@ -65,6 +67,17 @@ def test_a_full_disk_is_said_plainly_and_leaves_nothing(tmp_path, what):
     assert "fake: error: the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.split() == ["status", "1"]  # and an empty folder
+
+
+def test_copies_that_fill_the_disk_are_told(tmp_path):
+    """The error of `shutil.copytree` has no number of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if not can_mount(folder):
+        pytest.skip("needs a user namespace in which a file system can be mounted")
+    done = in_tiny_disk(FULL_DISK.format(what="copies"), folder)
+    assert "fake: error: the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_stage_outside_a_workspace_says_where_to_run(tmp_path):

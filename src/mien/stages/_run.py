@@ -78,6 +78,6 @@ def _refuse_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
 
 
 def disk_is_full(error: Exception) -> bool:
-    """Whether an error says so; safetensors' own error type does it in words only."""
-    code = getattr(error, "errno", None)
-    return code == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error)
+    """Whether an error says so; safetensors' own and that of copied folders do it in words only."""
+    words = (f"(os error {errno.ENOSPC})", f"[Errno {errno.ENOSPC}]")
+    return getattr(error, "errno", None) == errno.ENOSPC or any(w in str(error) for w in words)
