@@ -448,7 +448,10 @@ def fer_row(emotion: int, value: int, usage: str) -> str:
     return f"{emotion},{' '.join([str(value)] * 48 * 48)},{usage}"
 
 
-@pytest.mark.parametrize("header", ["emotion,pixels,Usage", "emotion, pixels, Usage"])
+@pytest.mark.parametrize(
+    "header",
+    ["emotion,pixels,Usage", "emotion, pixels, Usage", '\ufeff"emotion","pixels","Usage"'],
+)
 def test_fer2013_csv(tmp_path: Path, header: str) -> None:
     rows = [
         fer_row(3, 10, "Training"),

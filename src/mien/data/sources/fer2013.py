@@ -1,6 +1,7 @@
 """FER2013 (Goodfellow et al. 2013), in both forms in which Kaggle has it."""
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def _list_rows(csv: Path) -> pd.DataFrame:
     """The CSV's rows; a row's ``path`` is ``fer2013.csv#<line number>``."""
     rows = []
     with csv.open("rb") as file:
-        header = [name.strip().decode("utf-8-sig", "replace") for name in _fields(file.readline())]
+        first = file.readline().removeprefix(BOM_UTF8)
+        header = [name.decode("utf-8", "replace") for name in _fields(first)]
         missing = {"emotion", "pixels", "Usage"} - set(header)
         if missing:
             raise MienError(f"{csv}: the columns {sorted(missing)} are missing in line 1")
