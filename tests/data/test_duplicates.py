@@ -109,6 +109,11 @@ def test_planted_jpeg_copies_are_found(faces: np.ndarray) -> None:
     assert near["path"].tolist() == [str(i) for i in range(40, 48)]
     assert near["near"].tolist() == [f"s/{i}" for i in range(8)]
     assert (near["correlation"] > 0.96).all()
+    # the closest one is named, however many candidates there are
+    pd.testing.assert_frame_equal(
+        near_duplicates(data.assign(phash=np.uint64(7)), store, 4).drop(columns="phash"),
+        near.drop(columns="phash"),
+    )
 
 
 def test_different_pictures_with_the_same_hash_are_not_confirmed(faces: np.ndarray) -> None:
