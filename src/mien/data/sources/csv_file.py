@@ -30,7 +30,7 @@ def list_csv(settings: CsvSource, data: Path, expressions: Sequence[str]) -> Lis
 
     Raises:
         MienError: the file is missing, empty or no CSV, a column or a value is unknown, a path is
-            empty or stands twice; the line is named.
+            empty, or it or a column stands twice; the line is named.
     """
     where = f"prepare.sources: {settings.name}"
     csv = data / settings.path
@@ -75,6 +75,9 @@ def _read(csv: Path) -> pd.DataFrame:
     header = [name.strip() for name in (lines or [[]])[0]]
     if "path" not in header:
         raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
+    twice = [name for name in COLUMNS if header.count(name) > 1]
+    if twice:
+        raise MienError(f"{csv}: the column {twice[0]} stands twice; keep one of them")
     rows = lines[1:]
     for number, row in enumerate(rows, start=2):
         if len(row) > len(header):
@@ -84,7 +87,6 @@ def _read(csv: Path) -> pd.DataFrame:
             )
     padded = [row + [""] * (len(header) - len(row)) for row in rows]
     table = pd.DataFrame(padded, columns=header, dtype=object)
-    table = table.loc[:, ~table.columns.duplicated()]
     if table.empty:
         raise MienError(f"{csv}: there is no row under the header")
     table = table[[name for name in COLUMNS if name in table]]
