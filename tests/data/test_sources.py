@@ -377,6 +377,7 @@ def test_a_person_whom_the_column_split_puts_on_two_sides_stays_for_validate(
         ("file,label\na.png,happy\n", "no column path"),
         ("path,label\na.png,happy\n,sad\n", "line 3: the path is empty"),
         ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", "line 4: a.png stands twice"),
+        ('path,note\na.png,"one\ntwo"\nb.png,\n,\n', "line 5: the path is empty"),
         ("path,label, label\na.png,happy,sad\n", "the column label stands twice"),
         ("path,label\na.png,glee\n", "'glee'"),
         ("path,label\na.png,happy,\n", "line 2: 3 columns, not 2"),

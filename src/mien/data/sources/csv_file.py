@@ -61,32 +61,34 @@ def listed_pictures(csv: Path) -> list[Path]:
 
 
 def _read(csv: Path) -> pd.DataFrame:
-    """The CSV's texts; empty cells are None. Row ``i`` is line ``i + 2``."""
-    lines: list[list[str]] = []
+    """The CSV's texts; empty cells are None. The index says in which line a row begins."""
+    lines: dict[int, list[str]] = {}
+    line = 1
     try:
         with csv.open(encoding="utf-8-sig", newline="") as file:
-            lines += reader(file, strict=True)
+            rows = reader(file, strict=True)
+            for row in rows:  # a text in quotes may go over several lines
+                lines[line], line = row, rows.line_num + 1
     except FileNotFoundError:
         raise MienError(f"{csv}: no such file; check the source's path") from None
     except CsvError as error:
-        raise MienError(f"{csv}: not a CSV, near line {len(lines) + 1}: {error}") from None
+        raise MienError(f"{csv}: not a CSV, near line {line}: {error}") from None
     except (UnicodeDecodeError, OSError) as error:
         raise MienError(f"{csv}: not a CSV: {error}") from None
-    header = [name.strip() for name in (lines or [[]])[0]]
+    header = [name.strip() for name in lines.pop(1, [])]
     if "path" not in header:
         raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
         raise MienError(f"{csv}: the column {twice[0]} stands twice; keep one of them")
-    rows = lines[1:]
-    for number, row in enumerate(rows, start=2):
+    for number, row in lines.items():
         if len(row) > len(header):
             raise MienError(
                 f"{csv}: line {number}: {len(row)} columns, not {len(header)}; "
                 "put a text that holds a comma in quotes"
             )
-    padded = [row + [""] * (len(header) - len(row)) for row in rows]
-    table = pd.DataFrame(padded, columns=header, dtype=object)
+    padded = [row + [""] * (len(header) - len(row)) for row in lines.values()]
+    table = pd.DataFrame(padded, index=list(lines), columns=header, dtype=object)
     if table.empty:
         raise MienError(f"{csv}: there is no row under the header")
     table = table[[name for name in COLUMNS if name in table]]
@@ -127,4 +129,4 @@ def _settle_splits(table: pd.DataFrame, csv: Path) -> None:
 
 
 def _line(mask: pd.Series) -> int:
-    return int(mask.to_numpy().argmax()) + 2
+    return int(mask.index[mask][0])
