@@ -376,6 +376,7 @@ def test_a_person_whom_the_column_split_puts_on_two_sides_stays_for_validate(
         ("path,label\n", "no row"),
         ("file,label\na.png,happy\n", "no column path"),
         ("path,label\na.png,happy\n,sad\n", "line 3: the path is empty"),
+        ("path,label\n\n,sad\n", "line 3: the path is empty"),
         ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", "line 4: a.png stands twice"),
         ('path,note\na.png,"one\ntwo"\nb.png,\n,\n', "line 5: the path is empty"),
         ("path,label, label\na.png,happy,sad\n", "the column label stands twice"),
@@ -395,7 +396,7 @@ def test_wrong_tables_are_named_by_line(tmp_path: Path, text: str, message: str)
 
 def test_tables_as_spreadsheets_write_them(tmp_path: Path) -> None:
     (tmp_path / "faces.csv").write_bytes(
-        b'\xef\xbb\xbfpath, label ,note,note\r\n"a, b.png", happy ,"one, two"\r\nc.png\r\n'
+        b'\xef\xbb\xbfpath, label ,note,note\r\n"a, b.png", happy ,"one, two"\r\nc.png\r\n\r\n'
     )
     table = list_source(csv(), tmp_path, EXPRESSIONS).table
     assert table["path"].tolist() == ["a, b.png", "c.png"]

@@ -67,8 +67,10 @@ def _read(csv: Path) -> pd.DataFrame:
     try:
         with csv.open(encoding="utf-8-sig", newline="") as file:
             rows = reader(file, strict=True)
-            for row in rows:  # a text in quotes may go over several lines
-                lines[line], line = row, rows.line_num + 1
+            for row in rows:
+                if row:  # not an empty line, such as many a file ends with
+                    lines[line] = row
+                line = rows.line_num + 1  # a text in quotes may go over several lines
     except FileNotFoundError:
         raise MienError(f"{csv}: no such file; check the source's path") from None
     except CsvError as error:
