@@ -140,6 +140,15 @@ def test_metrics_count_faces(server):
     assert counted(server, "mien_predictions_total") == before + 1
 
 
+def test_metrics_know_the_services_paths_alone(server):
+    """Each path that anybody asked for left series for ever, also without the key."""
+    send(server, encode(FACE))
+    assert httpx.get(f"{server.url}/wp-login.php").status_code == 404
+    text = httpx.get(f"{server.url}/metrics").text
+    assert re.search('bentoml_service_request_total{endpoint="/predict"', text)
+    assert "wp-login" not in text
+
+
 def test_services_count_each_for_itself(server, package, tmp_path, start):
     before = counted(server, "mien_predictions_total")
     with start(tmp_path, MIEN_MODEL=str(package)) as other:

@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,19 @@ if "MIEN_FIGURES" in os.environ:
 import bentoml
 import cv2
 import numpy as np
-from bentoml._internal.server.http import traffic
+from bentoml._internal.server.http import instruments, traffic
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from mien.data.faces import PictureError
 from mien.serving.answers import Analysis, FaceAnswer, FoundFace, Info, Prediction, Problem
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
 from mien.serving.detector import make_detector
-from mien.serving.figures import Figures
-from mien.serving.guard import Guard, read_key
+from mien.serving.figures import Figures, Traffic
+from mien.serving.guard import HEALTH, Guard, read_key
 from mien.serving.log import Answered, PredictionLog
 from mien.serving.package import find_package, load_package, started_in
 from mien.serving.timeout import Timeout
@@ -126,6 +128,10 @@ async def analyze(request: Request) -> Response:
     started = time.perf_counter()
     (upload,) = await read_uploads(request, 1)
     return _json(await _in_thread(request, _worker().analyze, upload, started))
+
+
+PATHS = HEALTH | {route.path for route in app.routes if isinstance(route, Route)}
+instruments.RunnerTrafficMetricsMiddleware = partial(Traffic, paths=PATHS)  # as Timeout
 
 
 def _json(answer: Prediction | Analysis) -> Response:
