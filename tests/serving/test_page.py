@@ -129,6 +129,22 @@ def test_the_webcam(page):
     assert page.value("video.hidden")
 
 
+def test_two_clicks_borrow_the_webcam_once(page):
+    """Of a double click's two loans one was never given back: the webcam stayed on."""
+    page.value("""
+        window.lent = [], window.lend = MediaDevices.prototype.getUserMedia;
+        MediaDevices.prototype.getUserMedia = async function (wanted) {
+            const stream = await lend.call(this, wanted);
+            lent.push(...stream.getTracks());
+            return stream;
+        };
+        camera.click(), camera.click()
+    """)
+    page.wait("!shoot.hidden && video.videoWidth > 0")
+    page.value("camera.click(), MediaDevices.prototype.getUserMedia = lend, 0")
+    assert page.value("lent.map(track => track.readyState).join()") == "ended"
+
+
 def test_without_https_it_says_why_there_is_no_webcam(page):
     """As where the service, with a key, is asked from another machine."""
     nothing = "{ configurable: true, value: undefined }"
