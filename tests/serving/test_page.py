@@ -154,6 +154,27 @@ def test_without_https_it_says_why_there_is_no_webcam(page):
     page.value("delete navigator.mediaDevices")
 
 
+def test_a_narrow_screen_shows_all(page):
+    """The file's input is wider by itself, and so are some names of expressions."""
+    probabilities = "{ thoughtful_or_absent_minded: 1 }"
+    face = f"{{ expression: 'a', probabilities: {probabilities}, confidence: 1, box: {{}} }}"
+    page.value(f"show(null, {{ width: 640, height: 300, faces: [{face}] }})")
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=320,
+        height=600,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    try:
+        page.wait("innerWidth === 320")
+        assert page.value("document.documentElement.scrollWidth") <= 320
+        fits = "each => each.scrollWidth <= each.clientWidth"
+        assert page.value(f"[...document.querySelectorAll('.row span')].every({fits})")
+    finally:
+        page.call("Emulation.clearDeviceMetricsOverride")
+
+
 def test_the_keyboard_reaches_everything(page):
     page.value("document.activeElement.blur()")
     reached = [press_tab(page) for _ in range(6)]
