@@ -82,7 +82,7 @@ def by_guided(
         )
     if "head" in parts:
         sources.append(guided.normalise(views.head * (found.prior / views.head_prior)))
-    return guided.combine(sources, found.prior), found.prior
+    return guided.combine(sources), found.prior
 
 
 def without(part: str) -> Labeller:

@@ -224,12 +224,12 @@ def test_free_prototypes_get_their_share_and_no_more():
     assert free_mass(changed(prior_strength=1000)) == pytest.approx(0.2, abs=0.02)
 
 
-def test_combining_equal_sources_changes_nothing_and_the_prior_counts_once():
-    prior = np.array([0.7, 0.2, 0.1])
+def test_combining_by_hand():
     source = np.array([[0.5, 0.3, 0.2]], np.float32)
-    np.testing.assert_allclose(combine([source] * 3, prior), source, rtol=1e-4)
-    silent = np.tile(prior, (1, 1)).astype(np.float32)
-    np.testing.assert_allclose(combine([silent, silent], prior), silent, rtol=1e-4)
+    np.testing.assert_allclose(combine([source] * 3), source, rtol=1e-4)
+    # √(0.64 · 0.25) : √(0.36 · 0.25) = 4 : 3
+    sources = [np.array([[0.64, 0.36]], np.float32), np.full((1, 2), 0.25, np.float32)]
+    np.testing.assert_allclose(combine(sources), [[4 / 7, 3 / 7]], rtol=1e-4)
 
 
 def test_an_expression_with_one_face_gets_one_prototype():

@@ -119,7 +119,7 @@ def guided_clustering(
             neighbour_votes(z[part], anchors, labels, prior, settings),
             normalise(head[part] * (prior / head_prior)),
         ]
-        posterior[part] = combine(sources, prior)
+        posterior[part] = combine(sources)
     return Clustering(cluster, posterior, purity, density, prior, prototypes)
 
 
@@ -281,10 +281,11 @@ def neighbour_votes(
     return result
 
 
-def combine(sources: list[Array], prior: Array) -> Array:
-    """Join several posteriors ``[n, C]`` that share one prior ``[C]``: ``π · Π (p_s / π)^(1/S)``.
+def combine(sources: list[Array]) -> Array:
+    """Join several posteriors ``[n, C]`` that share one prior by their geometric mean.
 
-    The geometric mean, since the sources look at the same embedding and are far from independent.
+    The sources look at the same embedding and are far from independent, and the prior counts once:
+    ``π · Π (p_s / π)^(1/S)`` is ``Π p_s^(1/S)``.
     """
     evidence = sum(np.log(source + 1e-9) for source in sources) / len(sources)
     return softmax(np.asarray(evidence, np.float32))
