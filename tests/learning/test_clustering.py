@@ -255,6 +255,73 @@ def test_planted_structure_is_found_and_strangers_are_doubted():
     assert ((found.posterior >= 0) & (found.posterior <= 1)).all()
 
 
+def by_the_equations(z, head, anchors, labels, head_prior, settings):
+    """Section 3 of docs/method.md written out: prior, posterior and purity.
+
+    Only the first prototypes are taken from what is tested.
+    """
+
+    def norm(x):
+        return x / x.sum(axis=-1, keepdims=True)
+
+    classes, tau = head.shape[1], settings.temperature
+    counts = np.bincount(labels, minlength=classes)
+    prior = counts / len(labels)
+    for _ in range(settings.prior_steps):
+        prior = norm(head * prior / head_prior).mean(axis=0)
+    prior = 0.95 * prior + 0.05 / classes
+
+    z, anchors = unit(z - z.mean(axis=0)), unit(anchors - z.mean(axis=0))
+    start = initial_prototypes(z, anchors, labels, classes, settings, 0)
+    m, e, v = start.vectors, start.expressions, np.ones(len(start.vectors))
+    free = e == FREE
+    targets = np.full(len(m), settings.free_share / free.sum())
+    for k in np.flatnonzero(~free):
+        targets[k] = (1 - settings.free_share) * prior[e[k]] / (e == e[k]).sum()
+    rho = settings.prior_strength
+
+    def assigned(x):
+        dustbin = np.full((len(x), 1), np.exp(settings.dustbin_similarity / tau))
+        return norm(np.hstack([v * np.exp(x @ m.T / tau), dustbin]))
+
+    for _ in range(settings.iterations):
+        a = assigned(z)[:, :-1]
+        own = e == labels[:, None]
+        b = np.where(own, np.exp(anchors @ m.T / tau), 0)
+        b /= b.sum(axis=1, keepdims=True)
+        v = (len(z) * targets * v / a.sum(axis=0)) ** (rho / (rho + 1))
+        m = unit(a.T @ z) + np.where(free[:, None], 0, unit(b.T @ anchors))
+        m = unit(m)
+
+    each = (prior / counts)[labels] * len(labels)
+    votes = assigned(anchors)[:, :-1].T @ (np.eye(classes)[labels] * each[:, None])
+    shown = (votes + prior) / (votes.sum(axis=1, keepdims=True) + 1)
+    purity = wilson_lower_bound(votes.max(axis=1), votes.sum(axis=1))
+    nearness = np.exp(z @ anchors.T / tau)
+    nearness[nearness < -np.sort(-nearness, axis=1)[:, [settings.neighbours - 1]]] = 0
+    views = [
+        assigned(z) @ np.vstack([shown, prior]),
+        0.9 * norm((nearness * each) @ np.eye(classes)[labels]) + 0.1 * prior,
+        norm(head * prior / head_prior),
+    ]
+    return prior, norm(np.prod(views, axis=0) ** (1 / 3)), assigned(z)[:, :-1] @ purity
+
+
+def test_it_does_what_its_equations_say():
+    rng = np.random.default_rng(0)
+    shift = 0.3 * np.ones(8, np.float32)
+    z = blobs([0.5, 0.3, 0.1, 0.1], spread=0.3)[0] + shift
+    anchors, labels = blobs([0.6, 0.3, 0.1], count=40, spread=0.3, seed=1)
+    head = rng.dirichlet(np.ones(3), len(z)).astype(np.float32)
+    given = z, head, anchors + shift, labels, np.array([0.5, 0.3, 0.2], np.float32)
+    settings = changed(temperature=0.3, prior_steps=2, prior_strength=2)
+    found = guided_clustering(*given, settings, 0)
+    prior, posterior, purity = by_the_equations(*given, settings)
+    np.testing.assert_allclose(found.prior, prior, rtol=1e-4)
+    np.testing.assert_allclose(found.posterior, posterior, atol=1e-4)
+    np.testing.assert_allclose(found.purity, purity, atol=1e-4)
+
+
 def test_without_free_prototypes_it_still_works():
     z, truth = blobs([0.5, 0.5])
     anchors, labels = blobs([0.5, 0.5], count=20, seed=1)
