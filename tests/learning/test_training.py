@@ -1,8 +1,10 @@
 """The training loop: it learns, it repeats, and killed at any moment it goes on."""
 
+import lightning_fabric
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins import MixedPrecision
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import to_tensor
@@ -29,7 +31,7 @@ TRAINING = TrainingSettings(
 )  # fmt: skip
 
 
-def train(folder, *, kill_after=None, seed=0, compute=COMPUTE, settings=TRAINING):
+def train(folder, *, kill_after=None, seed=0, fabric=None, settings=TRAINING):
     faces, labelled = stripes(LABELS)
     torch.manual_seed(3)
     task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, settings, Augmentation(GENTLE))
@@ -42,7 +44,7 @@ def train(folder, *, kill_after=None, seed=0, compute=COMPUTE, settings=TRAINING
         return {"validation_accuracy": 0.0}
 
     return fit(
-        task, settings, epochs=settings.epochs, seed=seed, fabric=make_fabric(compute),
+        task, settings, epochs=settings.epochs, seed=seed, fabric=fabric or make_fabric(COMPUTE),
         checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
     )  # fmt: skip
 
@@ -68,6 +70,30 @@ def test_killed_twice(tmp_path):
         with pytest.raises(Killed):
             train(tmp_path / "broken", kill_after=1)
     assert same_weights(whole, train(tmp_path / "broken"))
+
+
+def scaling():
+    """Half precision as on a GPU, from a scale with which the first steps are skipped."""
+    torch.set_num_threads(1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**30)
+    plugins = MixedPrecision("16-mixed", "cpu", scaler)
+    return lightning_fabric.Fabric(accelerator="cpu", devices=1, plugins=plugins)
+
+
+def test_killed_in_half_precision_it_skips_no_more_steps(tmp_path):
+    """Each time that it went on it looked for the losses' scale anew."""
+    whole = train(tmp_path / "whole", fabric=scaling())
+    with pytest.raises(Killed):
+        train(tmp_path / "broken", kill_after=1, fabric=scaling())
+    assert same_weights(whole, train(tmp_path / "broken", fabric=scaling()))
+
+
+def test_a_run_goes_on_in_another_precision(tmp_path):
+    for name, began, goes_on in (("up", scaling(), None), ("down", None, scaling())):
+        folder = tmp_path / name
+        with pytest.raises(Killed):
+            train(folder, kill_after=1, fabric=began)
+        assert len(train(folder, fabric=goes_on).history) == TRAINING.epochs
 
 
 def test_a_torn_checkpoint_starts_again(tmp_path):
@@ -111,7 +137,8 @@ def test_it_learns(tmp_path):
 def test_mixed_precision_runs_and_stays_close(tmp_path, monkeypatch):
     # torch imitates it where the CPU has none
     monkeypatch.setattr("mien.learning.training.cpu_has_bfloat16", lambda: True)
-    half = train(tmp_path / "half", compute=COMPUTE.model_copy(update={"precision": "bf16-mixed"}))
+    mixed = make_fabric(COMPUTE.model_copy(update={"precision": "bf16-mixed"}))
+    half = train(tmp_path / "half", fabric=mixed)
     full = train(tmp_path / "full")
     assert half.history[-1]["loss"] == pytest.approx(full.history[-1]["loss"], rel=0.2)
 

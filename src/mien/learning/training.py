@@ -132,8 +132,11 @@ def fit(
     teacher = cast(ACCNN, average.module).eval().requires_grad_(False)
 
     history: History = []
+    precision = fabric.strategy.precision  # of 16-mixed it knows how far losses are scaled up
     if progress := checkpoint.load(modules, optimizer):
         history = progress["history"]
+        if progress["precision"]:  # empty where the run began in another one
+            precision.load_state_dict(progress["precision"])
         print(f"{title}: going on after epoch {len(history)} of {epochs}", flush=True)
 
     steps = settings.steps_per_epoch
@@ -164,7 +167,8 @@ def fit(
         renew_statistics(teacher, task.faces, task.labelled)
         record |= validate(teacher)
         history.append(record)
-        checkpoint.save(modules, optimizer, {"history": history})
+        progress = {"history": history, "precision": precision.state_dict()}
+        checkpoint.save(modules, optimizer, progress)
         print(f"{title} {epoch + 1}/{epochs}: {_line(record)}", flush=True)
     # torch documents this keyword, its overloads leave it out
     model = teacher.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
