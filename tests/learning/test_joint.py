@@ -1,5 +1,7 @@
 """Joint learning: the step's terms, sampling, rounds, and going on after a kill."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows
 from mien.learning.checkpoint import Checkpoint
+from mien.learning.clustering import guided_clustering
 from mien.learning.embedding import embed_faces
 from mien.learning.joint import (
     ClusterTask,
@@ -209,6 +212,25 @@ def test_guesses_are_aligned_to_what_is_drawn_from_the_first_step_on():
     assert torch.equal(first, second)
 
 
+def test_rejected_faces_are_drawn_as_often_as_those_of_the_commonest_expression():
+    labels = np.array([0] * 16 + [1] * 4 + [2] * 20)
+    weights = np.array([1.0] * 20 + [0.0] * 20, np.float32)  # the last are rejected
+    settings = SETTINGS.model_copy(update={"unlabelled_batch_size": 600})
+    task = JointTask(network(), data(), settings, AUGMENTATION)
+    task.set_targets(np.eye(3, dtype=np.float32)[labels], weights, np.full(3, 1 / 3, np.float32))
+    task.begin_epoch(0, 3, network(), torch.Generator().manual_seed(0))
+    drawn = np.bincount(labels[task._unlabelled.ravel()], minlength=3) / 1800
+    # 16 faces of a sixteenth, 4 of a quarter, 20 of a sixteenth
+    np.testing.assert_allclose(drawn, np.array([1, 1, 20 / 16]) / 3.25, atol=0.04)
+
+
+def test_the_average_of_the_guesses_moves_by_a_hundredth():
+    task = JointTask(network(), data(), SETTINGS, AUGMENTATION)
+    for said in ([0.5, 0.3, 0.2], [0.1, 0.1, 0.8]):
+        task._guess(torch.tensor([said]).log(), teacher=lambda logits: logits)
+    torch.testing.assert_close(task.average, torch.tensor([0.496, 0.298, 0.206]))
+
+
 def test_unlabelled_faces_leave_the_running_statistics_alone():
     """Faces from elsewhere once bent them, and with them the accuracy on the labelled kind."""
     net = network().train()
@@ -259,13 +281,44 @@ def test_each_round_clusters_once_and_compares_with_the_last(tmp_path):
     assert ["nmi" in record for record in fitted.history] == [False, False, True, False]
     assert 0 <= fitted.history[2]["nmi"] <= 1
     assert task.targets.sum(dim=1).allclose(torch.ones(40), atol=1e-4)
-    assert task.weights.max() > 0
+    best, second = task.targets.topk(2, dim=1).values.T
+    torch.testing.assert_close(task.weights, best - second)
 
 
 def test_clustering_covers_every_unlabelled_face():
     found = cluster_faces(network().eval(), data(), SETTINGS, 0)
     assert found.clustering.cluster.shape == found.flip_agrees.shape == (40,)
     assert found.clustering.posterior.shape == (40, CLASSES)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.25, 1.0])
+def test_the_head_expects_what_balanced_softmax_leaves_of_the_shares(monkeypatch, balance):
+    given = []
+
+    def listen(*arguments):
+        given.append(arguments)
+        return guided_clustering(*arguments)
+
+    monkeypatch.setattr("mien.learning.joint.guided_clustering", listen)
+    uneven = replace(data(), labelled=LabelledRows(np.arange(12), np.repeat([0, 1, 2], [8, 3, 1])))
+    settings = SETTINGS.model_copy(update={"class_balance": balance})
+    cluster_faces(network().eval(), uneven, settings, 0)
+    left = np.array([8, 3, 1]) ** (1 - balance)
+    np.testing.assert_allclose(given[0][4], left / left.sum(), rtol=1e-5)
+
+
+def test_a_face_and_its_mirror_image_agree_where_both_are_likeliest_the_same():
+    model, known = network().eval(), data()
+    typical = embed_faces(model, known.faces, known.unlabelled).embeddings.mean(axis=0)
+    with torch.no_grad():  # no expression is favoured, so that noise decides
+        model.head.bias.copy_(-model.head.weight @ torch.from_numpy(typical))
+    said = [
+        embed_faces(model, known.faces, known.unlabelled, flip=flip).logits.argmax(axis=1)
+        for flip in (False, True)
+    ]
+    agrees = cluster_faces(model, known, SETTINGS, 0).flip_agrees
+    np.testing.assert_array_equal(agrees, said[0] == said[1])
+    assert set(agrees.tolist()) == {False, True}
 
 
 def test_embedding_does_not_depend_on_the_chunk():
