@@ -232,6 +232,31 @@ def test_shuffled_uses_every_face_before_it_repeats_one():
     assert sorted(drawn[:7].tolist()) == list(range(7)) == sorted(drawn[7:14].tolist())
 
 
+def test_only_matrices_and_filters_decay_at_the_rate_of_the_schedule(tmp_path, monkeypatch):
+    seen = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure=None):
+            seen.append([(group["lr"], group["weight_decay"]) for group in self.param_groups])
+            for group, decays in zip(self.param_groups, (True, False), strict=True):
+                assert all((parameter.ndim > 1) == decays for parameter in group["params"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    train(tmp_path)
+    rates = [0.01 * one_cycle(step / 24) for step in range(24)]
+    assert seen == [[(rate, 0.01), (rate, 0.0)] for rate in rates]
+
+
+def test_what_comes_out_has_the_statistics_of_plain_faces(tmp_path):
+    net = train(tmp_path).model
+    found = {name: value.clone() for name, value in net.named_buffers() if "running" in name}
+    renew_statistics(net, *stripes(LABELS))
+    for name, value in net.named_buffers():
+        if "running" in name:
+            torch.testing.assert_close(found[name], value)
+
+
 def test_statistics_are_those_of_the_plain_labelled_faces():
     faces, labelled = stripes(LABELS)
     torch.manual_seed(0)
