@@ -3,8 +3,8 @@
 The combined loss of a step (docs/method.md, section 4), over a labelled batch and an unlabelled one
 whose faces carry soft targets ``t_i`` with weights ``w_i`` (0 where rejected):
 
-``L = L_labelled + λ_p Σ w_i H(t_i, p(strong x_i))
-+ λ_u Σ [max p̂_i ≥ θ] H(ŷ_i, p(strong x_i)) + λ_c L_center + λ_i L_island``
+``L = L_labelled + λ_p Σ w_i H(t_i, p(strong x_i)) / B
++ λ_u Σ [max p̂_i ≥ θ] H(ŷ_i, p(strong x_i)) / B + λ_c L_center + λ_i L_island``
 
 with ``p̂`` the aligned prediction of the averaged network on a weak view and ``ŷ ∝ p̂^(1/T)``, at
 T = 0 its argmax (FixMatch with distribution alignment; at T > 0 UDA): rejected faces, too, have to
