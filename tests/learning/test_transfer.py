@@ -44,6 +44,7 @@ def begin(model, trained, faces, labelled, **changes):
 @pytest.mark.parametrize("balance", [0.0, 0.5])
 def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, classes, balance):
     faces, labelled = faces_of(classes)
+    faces, labelled = faces[12:], LabelledRows(labelled.rows[:-12], labelled.labels[12:])  # uneven
     log_prior = class_log_prior(labelled.labels, classes, balance)
     model = ACCNN(SETTINGS, classes)
     strength = begin(model, trained, faces, labelled, log_prior=log_prior)
@@ -97,6 +98,19 @@ def test_a_head_that_knows_the_expressions_better_stays(trained):
     assert begin(*of, expressions=["d", "q"])
     # and where it is wrong it does not stay
     assert begin(*of, expressions=["b", "d"])
+
+
+def test_a_head_is_heard_with_the_shares_that_it_leaves_out(trained):
+    """One that says nothing is as good as can be where the faces tell nothing but shares."""
+    faces, labelled = faces_of(2, count=150)
+    rare = np.random.default_rng(0).permutation(300) < 60
+    nothing = LabelledRows(labelled.rows, rare.astype(np.int64))
+    torch.nn.init.zeros_(trained.model.head.weight)
+    torch.nn.init.zeros_(trained.model.head.bias)
+    log_prior = class_log_prior(nothing.labels, 2, 1.0)
+    of = (ACCNN(SETTINGS, 2), trained, faces, nothing)
+    assert begin(*of, expressions=["a", "b"], log_prior=log_prior) is None
+    assert begin(*of, expressions=["a", "b"])
 
 
 def test_another_network_or_other_faces_are_refused(trained):
