@@ -307,6 +307,15 @@ def test_the_head_expects_what_balanced_softmax_leaves_of_the_shares(monkeypatch
     np.testing.assert_allclose(given[0][4], left / left.sum(), rtol=1e-5)
 
 
+def test_a_face_and_its_mirror_image_count_alike():
+    model, known = network().eval(), data()
+    embedded = cluster_faces(model, known, SETTINGS, 0).embedded
+    turned = replace(known, faces=known.faces[:, :, ::-1].copy())
+    mirrored = cluster_faces(model, turned, SETTINGS, 0).embedded
+    np.testing.assert_allclose(embedded.embeddings, mirrored.embeddings, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(embedded.logits, mirrored.logits, rtol=1e-4, atol=1e-6)
+
+
 def test_a_face_and_its_mirror_image_agree_where_both_are_likeliest_the_same():
     model, known = network().eval(), data()
     typical = embed_faces(model, known.faces, known.unlabelled).embeddings.mean(axis=0)

@@ -113,10 +113,18 @@ def test_killed_between_the_larger_networks_it_goes_on(measured, params, monkeyp
     np.testing.assert_array_equal(run(settings(params, "larger"), measured, "killed"), whole)
 
 
-def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params):
+def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params, monkeypatch):
     larger_networks(measured, params, [1])
     params = settings(params, "larger")
-    run(params, measured, "theirs")
+    posteriors = run(params, measured, "theirs")
+    shares = []
+    set_targets = finetune.JointTask.set_targets
+
+    def listen(task, targets, weights, prior):
+        shares.append(prior)
+        set_targets(task, targets, weights, prior)
+
+    monkeypatch.setattr(finetune.JointTask, "set_targets", listen)
 
     def tune(guess, assignments="theirs"):
         changed = settings(params, "larger", guess)
@@ -136,6 +144,7 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
         return state(measured / "tuned.safetensors"), read_json(measured / "tuned.json")
 
     own, _ = tune("own")
+    np.testing.assert_allclose(shares[0], posteriors.mean(axis=0), rtol=1e-5)
     told, figures = tune("clusters")
     assert not same(own, told)
     assert figures["consistency"] > 0
