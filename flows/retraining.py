@@ -58,8 +58,9 @@ def retraining(
         workspace: folder that holds ``params.yaml`` and ``releases/``.
         logs: the service's log folder; ``MIEN_LOG_DIR`` or ``logs`` in the workspace by default.
         reason: why; it stands in the release record.
-        since: when the faces became what they are now (ISO, UTC). Those kept from then on show the
-            new look, and later windows are compared with them; where it is empty, all kept ones.
+        since: when the faces became what they are now (ISO; UTC where it names no zone). Those kept
+            from then on show the new look, and later windows are compared with them; where it is
+            empty, all kept ones.
         force: pay no heed to the cool-down and the daily limit.
 
     Returns:
@@ -70,6 +71,7 @@ def retraining(
     root = workspace.resolve()
     try:
         params = load_params(root / "params.yaml")
+        since = _as_logged(since)
         if told := claim_turn(root, params.monitoring, force):
             return Completed(name="Skipped", message=told)
         kept = (logs or log_folder(root)).resolve()
@@ -92,6 +94,17 @@ def retraining(
         name="Promoted" if record["decision"] == "promoted" else "Refused",
         message=f"{record['challenger']}: {record['reason']}",
     )
+
+
+def _as_logged(since: str) -> str:
+    """A time as the prediction log writes its own, with whose texts it is compared."""
+    if not since:
+        return ""
+    try:
+        time = datetime.fromisoformat(since)
+    except ValueError:
+        raise MienError(f"since: {since!r} is no time; write it as 2026-03-01T12:00") from None
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 @task(cache_policy=NO_CACHE)
@@ -130,9 +143,9 @@ def too_soon(starts: list[datetime], now: datetime, settings: MonitoringSettings
     cooldown = timedelta(hours=settings.cooldown_hours)
     # A start in the future is a clock that was wrong then; it must not block for ever.
     past = [each for each in starts if each <= now]
-    if past and now - past[-1] < cooldown:
+    if past and now - max(past) < cooldown:
         return (
-            f"the last retraining began {now - past[-1]} ago; the next may begin after "
+            f"the last retraining began {now - max(past)} ago; the next may begin after "
             f"{settings.cooldown_hours:g} hours (monitoring.cooldown_hours)"
         )
     today = sum(now - each < timedelta(days=1) for each in past)
@@ -258,7 +271,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, metavar="DIR", help="default: MIEN_LOG_DIR or logs")
     parser.add_argument("--reason", default="asked for", help="stands in the record")
     parser.add_argument(
-        "--since", default="", metavar="TIME", help="when faces became what they are now"
+        "--since", default="", metavar="TIME", help="when faces became what they are now (ISO, UTC)"
     )
     parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.retraining
-from flows.retraining import retraining, too_soon
+from flows.retraining import _as_logged, retraining, too_soon
 from mien.data.sources import list_source
 from mien.files import read_json
 from mien.monitoring.kept import list_kept
@@ -65,6 +65,27 @@ def test_cooldown_and_daily_limit(root):
     assert "retrainings_per_day" in too_soon(hours(20, 5), NOW, limits)
     assert too_soon(hours(25, 5), NOW, limits) is None
     assert too_soon(hours(-8760), NOW, limits) is None  # a clock that was a year ahead
+    assert "cooldown_hours" in too_soon(hours(3, 5), NOW, limits)  # one that was set back
+
+
+@pytest.mark.parametrize(
+    ("given", "logged"),
+    [
+        ("", ""),
+        ("2026-03-01", "2026-03-01T00:00:00+00:00"),
+        ("2026-03-01T12:00:00.5+02:00", "2026-03-01T10:00:00.500000+00:00"),
+    ],
+)
+def test_times_are_compared_as_the_log_writes_them(given, logged):
+    assert _as_logged(given) == logged
+
+
+def test_what_is_no_time_starts_no_retraining(workspace, trained):  # noqa: F811
+    root = workspace("served", GOOD)
+    state = retraining(root, since="yesterday", return_state=True)
+    assert (state.is_failed(), trained) == (True, [])
+    assert "2026-03-01T12:00" in state.message
+    assert retraining(root, return_state=True).name == "Promoted"  # it took nobody's turn
 
 
 def test_promoted_then_skipped_then_refused(workspace, trained):  # noqa: F811
