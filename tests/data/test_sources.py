@@ -375,6 +375,8 @@ def test_a_person_whom_the_column_split_puts_on_two_sides_stays_for_validate(
         ("\npath,label\na.png,happy\n", "no column path"),
         ("path,label\n", "no row"),
         ("file,label\na.png,happy\n", "no column path"),
+        ("path;label\na.png;happy\n", "commas stand between them"),
+        ("path,label,Identity\na.png,happy,anna\n", "the column Identity must be written identity"),
         ("path,label\na.png,happy\n,sad\n", "line 3: the path is empty"),
         ("path,label\n\n,sad\n", "line 3: the path is empty"),
         ("path,label\na.png,happy\nb.png,sad\na.png,sad\n", "line 4: a.png stands twice"),

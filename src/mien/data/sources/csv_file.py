@@ -78,8 +78,14 @@ def _read(csv: Path) -> pd.DataFrame:
     except (UnicodeDecodeError, OSError) as error:
         raise MienError(f"{csv}: not a CSV: {error}") from None
     header = [name.strip() for name in lines.pop(1, [])]
+    cased = [name for name in header if name.lower() in COLUMNS and name not in COLUMNS]
+    if cased:  # passed over in silence, people could be on both sides of a split
+        raise MienError(f"{csv}: the column {cased[0]} must be written {cased[0].lower()}")
     if "path" not in header:
-        raise MienError(f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}")
+        raise MienError(
+            f"{csv}: there is no column path; columns are {', '.join(COLUMNS)}, "
+            "and commas stand between them"
+        )
     twice = [name for name in COLUMNS if header.count(name) > 1]
     if twice:
         raise MienError(f"{csv}: the column {twice[0]} stands twice; keep one of them")
