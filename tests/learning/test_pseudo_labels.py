@@ -36,6 +36,12 @@ def test_all_floors_open_accepts_all():
     np.testing.assert_allclose(pseudo.thresholds, [0.6, 0.8])
 
 
+def test_coverage_is_of_all_faces_of_an_expression_and_not_of_those_that_pass():
+    table = assignments([0.95, 0.9, 0.7, 0.7, 0.7])
+    pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.5, "min_posterior": 0.8}))
+    np.testing.assert_array_equal(pseudo.accepted, [True, True, False, False, False])
+
+
 def test_coverage_keeps_the_best_of_each_expression_not_of_all():
     table = assignments([0.99, 0.98, 0.97, 0.96, 0.45, 0.4])  # sad is rare and unsure
     pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.5}))
@@ -54,7 +60,7 @@ def test_coverage_is_of_all_faces_of_the_expression_not_of_those_that_pass():
         ("min_margin", 0.3, "margin", 0.2),
         ("min_purity", 0.5, "purity", 0.4),
         ("require_flip_agreement", True, "flip_agrees", False),
-        ("max_sparse_share", 0.3, "density", 0.1),
+        ("max_sparse_share", 0.05, "density", 0.1),  # a share of the faces, and no density
     ],
 )
 def test_each_floor_rejects_on_its_own(setting, floor, column, bad):
@@ -67,8 +73,9 @@ def test_each_floor_rejects_on_its_own(setting, floor, column, bad):
 
 
 def test_posterior_floor():
-    pseudo = accept(assignments([0.9, 0.55]), NAMES, OPEN.model_copy(update={"min_posterior": 0.6}))
-    np.testing.assert_array_equal(pseudo.accepted, [True, False])
+    floor = OPEN.model_copy(update={"min_posterior": 0.6})
+    pseudo = accept(assignments([0.9, 0.55, 0.6]), NAMES, floor)
+    np.testing.assert_array_equal(pseudo.accepted, [True, False, True])
 
 
 def test_an_expression_nobody_has_gets_threshold_one():
@@ -84,11 +91,13 @@ def test_audit_by_hand():
     figures = audit(pseudo, truth, NAMES)
     assert figures["coverage"] == pytest.approx(4 / 5)
     assert figures["precision"] == pytest.approx(1 / 3)  # of three that are known
-    assert figures["audited"] == 3
+    assert (figures["accepted"], figures["faces"], figures["audited"]) == (4, 5, 3)
     happy = figures["expressions"]["happy"]
     assert (happy["candidates"], happy["accepted"]) == (4, 3)
     assert happy["precision"] == pytest.approx(1 / 3)
     assert happy["recall"] == pytest.approx(1 / 2)
+    assert happy["threshold"] == pytest.approx(0.8)
+    assert figures["expressions"]["sad"]["threshold"] == pytest.approx(0.9)
     assert figures["expressions"]["sad"]["precision"] is None
     assert figures["confusion"] == {
         "happy": {"happy": 1, "sad": 0},
