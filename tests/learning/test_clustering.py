@@ -107,13 +107,14 @@ def test_mass_follows_the_prior_under_a_strong_pull():
 
 
 def test_bound_prototypes_stay_with_their_labelled_faces():
-    """Unlabelled faces of another kind pull a bound prototype at most half-way."""
+    """Unlabelled faces of another kind pull a bound prototype half-way, and other expressions'
+    labelled faces not at all."""
     z = unit(np.tile([[0.3, 1.0, 0.0]], (500, 1)).astype(np.float32))
-    anchors, labels = np.array([[1.0, 0, 0]], np.float32), np.array([0])
-    prototypes = prototypes_at([[1, 0, 0]], [0])
+    anchors, labels = np.array([[1.0, 0, 0], [0, 0, 1]], np.float32), np.array([0, 1])
+    prototypes = prototypes_at([[1, 0, 0], [0, 0, 1]], [0, 1])
     for _ in range(20):
-        prototypes = update(z, anchors, labels, prototypes, np.ones(1, np.float32), SETTINGS)
-    assert prototypes.vectors[0] @ anchors[0] > 0.7
+        prototypes = update(z, anchors, labels, prototypes, np.full(2, 0.5, np.float32), SETTINGS)
+    np.testing.assert_allclose(prototypes.vectors, unit(z[:2] + anchors), atol=1e-5)
 
 
 def test_a_free_prototype_without_faces_stays_finite():
@@ -232,9 +233,9 @@ def test_combining_by_hand():
     np.testing.assert_allclose(combine(sources), [[4 / 7, 3 / 7]], rtol=1e-4)
 
 
-def test_an_expression_with_one_face_gets_one_prototype():
-    anchors, _ = blobs([1.0], count=9)
-    labels = np.array([0] * 8 + [1])
+def test_an_expression_with_few_faces_gets_one_prototype():
+    anchors, _ = blobs([1.0], count=11)
+    labels = np.array([0] * 8 + [1] * 3)
     z, _ = blobs([0.5, 0.5], count=40)
     prototypes = initial_prototypes(z, anchors, labels, 2, SETTINGS, 0)
     assert (prototypes.expressions == 0).sum() == 2
