@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mien.data.manifest import read_manifest, write_manifest
 from mien.errors import MienError
-from mien.promotion.gate import HeldOut, judge, predict
+from mien.promotion.gate import HeldOut, judge, predict, read_test_sets
 from tests.promotion.linear import EXPRESSIONS, make_package, matrix, pattern
 
 RIGHT = matrix()
@@ -41,6 +42,9 @@ def test_the_first_model_needs_no_champion(tmp_path, drawn, limits):
     assert judgement.passed
     assert set(judgement.metrics["drawn"]) == {"challenger"}
     assert judgement.metrics["drawn"]["challenger"]["accuracy"] > 0.95
+    megabytes = (tmp_path / "one" / "model.onnx").stat().st_size / 1e6
+    exact = limits.model_copy(update={"max_size_mb": megabytes, "min_accuracy": 0.0})
+    assert judge(tmp_path / "one", None, [drawn], exact).passed
 
 
 def test_a_model_as_good_as_the_champion_passes(tmp_path, drawn, limits):
@@ -62,6 +66,7 @@ def test_a_model_that_mixes_two_expressions_up_is_refused_and_both_are_named(
         assert f"drawn: {check}" in failed(judgement)
     assert "happy 100.0% → 0.0%" in judgement.reason
     assert "neutral" not in judgement.reason.split("recall of")[1].split(";")[0]
+    assert judge(one, other, [drawn], limits).passed  # a difference as large, for the better
 
 
 def test_one_expression_that_loses_too_much_is_enough(tmp_path, drawn, limits):
@@ -75,6 +80,8 @@ def test_one_expression_that_loses_too_much_is_enough(tmp_path, drawn, limits):
     assert loss > lax.max_recall_loss
     assert failed(judgement) == ["drawn: each expression"]
     assert judge(other, one, [drawn], lax.model_copy(update={"max_recall_loss": loss})).passed
+    less = lax.model_copy(update={"max_recall_loss": loss - 1e-3})
+    assert not judge(other, one, [drawn], less).passed
 
 
 def test_a_loss_as_large_as_is_allowed_is_allowed(tmp_path, limits):
@@ -140,26 +147,64 @@ def test_each_limit_refuses(tmp_path, drawn, limits, limit, check):
     assert failed(judgement) == [check]
 
 
-def test_an_empty_field_in_the_card_is_named(tmp_path, drawn, limits):
+def test_an_empty_field_in_the_challengers_card_is_named(tmp_path, drawn, limits):
+    one = make_package(tmp_path / "one", RIGHT)
     card = {"model": {"version": "1", "licence": " "}}
-    judgement = judge(make_package(tmp_path / "one", RIGHT, card=card), None, [drawn], limits)
+    other = make_package(tmp_path / "other", RIGHT, card=card)
+    judgement = judge(other, one, [drawn], limits)
     assert failed(judgement) == ["card"]
     assert "card.model.licence" in judgement.reason
+    assert judge(one, other, [drawn], limits).passed
+    (other / "card.json").unlink()
+    assert failed(judge(other, one, [drawn], limits)) == ["card"]
 
 
 def test_every_test_set_must_pass(tmp_path, drawn, limits):
     shifted = [EXPRESSIONS[(EXPRESSIONS.index(each) + 1) % 3] for each in drawn.labels]
-    sets = [drawn, HeldOut("strange", drawn.faces, shifted)]
+    sets = [HeldOut("strange", drawn.faces, shifted), drawn]
     judgement = judge(make_package(tmp_path / "one", RIGHT), None, sets, limits)
     assert failed(judgement) == ["strange: floor", "strange: calibration"]
 
 
 def test_other_expressions_cannot_be_compared(tmp_path, drawn, limits):
-    one = make_package(tmp_path / "one", RIGHT, expressions=["a", "b", "c"])
-    with pytest.raises(MienError, match="cannot be compared"):
-        judge(make_package(tmp_path / "other", RIGHT), one, [drawn], limits)
+    other = make_package(tmp_path / "other", RIGHT)
+    for number, names in enumerate((["a", "b", "c"], EXPRESSIONS[::-1])):
+        one = make_package(tmp_path / str(number), RIGHT, expressions=names)
+        with pytest.raises(MienError, match="cannot be compared"):
+            judge(other, one, [drawn], limits)
+    with pytest.raises(MienError, match="test set drawn: the challenger names no happy, neutral"):
+        judge(tmp_path / "0", None, [drawn], limits)
+
+
+def test_faces_of_another_size_than_the_models_are_resampled(tmp_path, drawn):
+    package = make_package(tmp_path / "one", RIGHT)
+    large = drawn.faces[::20].repeat(2, axis=1).repeat(2, axis=2)
+    found, expected = predict(package, large), predict(package, drawn.faces[::20])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_only_test_faces_are_judged_on(workspace):
+    """On faces that it has learned from any model is good."""
+    prepared = workspace("a", None) / "data" / "prepared"
+    table = read_manifest(prepared / "manifest.parquet")
+    table.loc[:9, "split"], table.loc[10:19, "split"], table.loc[20:29, "split"] = (
+        "train", "validation", "none",
+    )  # fmt: skip
+    table.loc[30:39, "source"] = "another"
+    write_manifest(prepared / "manifest.parquet", table)
+    another, drawn = read_test_sets(prepared / "manifest.parquet", prepared / "faces.npy")
+    assert (another.name, len(another.labels), drawn.name) == ("another", 10, "drawn")
+    np.testing.assert_array_equal(drawn.faces, np.load(prepared / "faces.npy")[40:])
+    assert drawn.labels == table["label"].tolist()[40:]
 
 
 def test_a_folder_that_is_no_package_is_named(tmp_path, drawn, limits):
     with pytest.raises(MienError, match=r"metadata\.json, so this is no package"):
         judge(tmp_path, None, [drawn], limits)
+    package = make_package(tmp_path / "one", RIGHT)
+    (package / "model.onnx").unlink()
+    with pytest.raises(MienError, match=r"one: no model\.onnx; run the stage"):
+        judge(package, None, [drawn], limits)
+    (package / "metadata.json").write_text("{")
+    with pytest.raises(MienError, match=r"metadata\.json: not JSON"):
+        judge(package, None, [drawn], limits)
