@@ -29,6 +29,8 @@ def test_calibration_error_falls():
     calibration = calibrate(*_sharpened(3.0), risk=0.1)
     assert calibration.ece_before > 0.1
     assert calibration.ece_after < 0.03
+    same = calibrate(*_sharpened(1.0), risk=0.1)  # the threshold is of the calibrated confidence
+    assert calibration.abstention.threshold == pytest.approx(same.abstention.threshold, abs=1e-3)
 
 
 def test_all_right_and_all_wrong_stay_within_bounds():
@@ -57,6 +59,19 @@ def test_abstention_by_hand():
 def test_everything_is_answered_where_that_is_good_enough():
     chosen = choose_abstention(np.full(40, 0.6), np.ones(40, bool), risk=0.1)
     assert (chosen.threshold, chosen.coverage, chosen.reached) == (0.0, 1.0, True)
+    assert chosen.risk_bound == pytest.approx(1 - 0.05 ** (1 / 40))  # Clopper and Pearson's
+
+
+def test_a_risk_as_large_as_is_allowed_is_allowed():
+    correct = np.arange(40) < 28  # to a computer 1 - 0.7 is more than 0.3
+    assert choose_abstention(np.linspace(1, 0.5, 40), correct, risk=0.3).coverage == 1
+
+
+def test_a_few_right_answers_are_not_believed():
+    """The risk is least at the ten surest; of at least twenty faces at twenty-five."""
+    correct = np.r_[np.ones(10, bool), np.zeros(5, bool), np.ones(10, bool), np.zeros(25, bool)]
+    chosen = choose_abstention(np.linspace(1, 0, 50), correct, risk=0.1)
+    assert (chosen.coverage, chosen.risk, chosen.reached) == (0.5, pytest.approx(0.2), False)
 
 
 def test_a_risk_out_of_reach_is_said():
