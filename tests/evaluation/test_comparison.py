@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from mien.evaluation.comparison import (
+    Interval,
     McNemar,
     accuracy_difference,
     bootstrap_confusions,
     difference_intervals,
     mcnemar,
+    percentile_interval,
     score_differences,
     score_intervals,
 )
@@ -67,6 +69,11 @@ def test_differences_are_paired():
 def test_difference_is_the_second_less_the_first():
     wrong, right = np.array([[0, 4], [4, 0]]), np.array([[4, 0], [0, 4]])
     assert score_differences(wrong, right).accuracy == 1
+    assert difference_intervals(wrong[None], right[None])["accuracy"] == Interval(1, 1)
+
+
+def test_an_interval_is_the_middle_95_percent():
+    assert percentile_interval(np.arange(1001.0)) == Interval(25, 975)
 
 
 def _models(only_first: int, only_second: int) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,23 @@ def test_by_hand():
     comparison = measures["comparison"]
     assert comparison["accuracy_difference"] == pytest.approx(2 / 5)
     assert comparison["mcnemar"]["only_second_right"] == 2
+    # resampled within each expression, the second model is right on the same four of five
+    assert measures["final"]["intervals"]["accuracy"] == {"low": 4 / 5, "high": 4 / 5}
+    assert measures["pretrained"]["intervals"]["accuracy"]["low"] == 0
+    difference = comparison["intervals"]["accuracy_difference"]
+    assert difference["low"] >= 0
+    assert difference["high"] == pytest.approx(4 / 5)
+
+
+def test_the_surest_are_answered_first():
+    probabilities = np.array([[0.2, 0.8], [0.9, 0.1], [0.55, 0.45], [0.4, 0.6]])
+    said = Predictions(np.array([1, 0, 1, 0]), probabilities, probabilities[::-1], {})
+    found = measure_test_set(said, said, ["happy", "sad"], SETTINGS, seed=0)["final"]
+    assert found["accuracy_at_coverage"] == {"50%": 1, "100%": 1 / 2}
+    assert found["aurc"] == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+    assert found["ece"] == pytest.approx((0.2 + 0.1 + 0.55 + 0.6) / 4)  # in a bin each
+    of_truth = [0.8, 0.9, 0.45, 0.4]
+    assert found["negative_log_likelihood"] == pytest.approx(-np.log(of_truth).mean())
 
 
 def test_accuracy_on_worse_pictures():
