@@ -37,8 +37,9 @@ def test_copies_with_another_label_say_so() -> None:
     assert copies["reason"].tolist() == [f"{same} (labelled angry there)", same, same]
 
 
-def test_copies_within_a_test_set_are_kept_and_told_apart() -> None:
-    kept, copies = settle_copies(table(["test"] * 3, ["a", "a", "b"]))
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_copies_within_a_held_out_set_are_kept_and_told_apart(split: str) -> None:
+    kept, copies = settle_copies(table([split] * 3, ["a", "a", "b"]))
     assert kept["face_id"].tolist() == ["a", "a-2", "b"]
     assert copies.empty
 
@@ -73,9 +74,10 @@ def test_close_hashes_against_a_loop(hashes: list[int], bits: int) -> None:
         for j, b in enumerate(values)
         if (int(a) ^ int(b)).bit_count() <= bits
     }
-    found = [
-        pair for i, j in _close_hashes(values, values, bits) for pair in zip(i, j, strict=True)
-    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mien.data.duplicates._CHUNK", 7)
+        blocks = list(_close_hashes(values, values, bits))
+    found = [pair for i, j in blocks for pair in zip(i, j, strict=True)]
     assert len(found) == len(set(found))
     assert set(found) == expected
 
@@ -102,9 +104,10 @@ def manifest(faces: np.ndarray, splits: list[str]) -> pd.DataFrame:
 
 def test_planted_jpeg_copies_are_found(faces: np.ndarray) -> None:
     copies = np.stack([jpeg(face, 60) for face in faces[:5]])
-    darker = (faces[5:8] * 0.8 + 10).astype(np.uint8)
+    noise = np.random.default_rng(1).normal(0, 12, (3, 48, 48))
+    darker = (faces[5:8] * 0.8 + 10 + noise).clip(0, 255).astype(np.uint8)
     store = np.concatenate([faces, copies, darker])
-    data = manifest(store, ["test"] * 20 + ["validation"] * 20 + ["train"] * 4 + ["none"] * 4)
+    data = manifest(store, ["test"] * 4 + ["validation"] * 36 + ["train"] * 4 + ["none"] * 4)
     near = near_duplicates(data, store, 4)
     assert near["path"].tolist() == [str(i) for i in range(40, 48)]
     assert near["near"].tolist() == [f"s/{i}" for i in range(8)]
@@ -119,6 +122,22 @@ def test_planted_jpeg_copies_are_found(faces: np.ndarray) -> None:
 def test_different_pictures_with_the_same_hash_are_not_confirmed(faces: np.ndarray) -> None:
     data = manifest(faces, ["test"] * 20 + ["train"] * 20).assign(phash=np.uint64(7))
     assert near_duplicates(data, faces, 4).empty
+
+
+def test_the_closest_is_named_and_what_only_resembles_is_none(faces: np.ndarray) -> None:
+    def alike(correlation: float) -> np.ndarray:
+        x, y = (face - face.mean() for face in faces[:2].astype(float))
+        y -= x * (x * y).mean() / x.var()
+        y *= x.std() / y.std()
+        rest = np.sqrt(1 - correlation**2)
+        return (128 + 0.7 * (correlation * x + rest * y)).round().astype(np.uint8)
+
+    store = np.stack([alike(0.97), alike(0.99), alike(0.98), faces[0], faces[3], faces[4]])
+    data = manifest(store, ["test"] * 3 + ["none", "none", "test"]).assign(phash=np.uint64(7))
+    assert near_duplicates(data, store, 4)["near"].tolist() == ["s/1"]
+    store = np.stack([alike(0.94), faces[0]])
+    data = manifest(store, ["test", "train"]).assign(phash=np.uint64(7))
+    assert near_duplicates(data, store, 4).empty
 
 
 def test_off_and_one_sided(faces: np.ndarray) -> None:
