@@ -60,6 +60,9 @@ def test_an_empty_quarantine(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.parquet"
     write_quarantine(path, pd.DataFrame(columns=["source", "path", "kind", "reason"]))
     assert len(read_quarantine(path)) == 0
+    manifest().to_parquet(path)
+    with pytest.raises(MienError, match=r"the columns \['kind', 'reason'\] are missing"):
+        read_quarantine(path)
 
 
 def test_statistics_by_hand() -> None:
