@@ -45,6 +45,7 @@ def test_undrifted_windows_are_left_alone(reference, settings):
         bad = verdict.bad_windows
         found += bool(verdict.drifted)
         statuses.append(verdict.status)
+        assert (verdict.severity > 0) == bool(verdict.drifted)
     assert found <= 1
     assert statuses.count("drift") == 0
 
@@ -65,6 +66,16 @@ def test_more_of_one_expression(reference, settings):
     assert verdict.status == "drift"
     assert [each.name for each in verdict.drifted] == ["expression"]
     assert verdict.severity == pytest.approx(0.7 - 1 / 3, abs=0.06)
+
+
+def test_more_abstentions(reference, settings):
+    rows = draw(400, np.random.default_rng(1))
+    rows.loc[:99, "confidence"] = 0.49  # under the package's threshold of 0.5
+    verdict = judge(window(rows, reference), reference, settings, 0)
+    (abstention,) = [each for each in verdict.drifted if each.name == "abstention"]
+    assert abstention.reference == (reference.faces["confidence"] < 0.5).mean()
+    assert abstention.window == (rows["confidence"] < 0.5).mean() > 0.25
+    assert abstention.effect == abstention.window - abstention.reference
 
 
 def test_what_only_all_columns_together_show(reference, settings):
@@ -127,10 +138,13 @@ def test_two_bad_windows_or_a_very_bad_one(reference, settings):
 
 def test_a_slight_but_significant_difference_is_no_drift(reference, settings):
     """Over many rows everything is significant."""
-    rows = draw(50_000, np.random.default_rng(5), brightness=0.1)
+    rows = draw(50_000, np.random.default_rng(5), brightness=0.15)
     verdict = judge(window(rows, reference), reference, settings, 1)
     (brightness,) = [each for each in verdict.findings if each.name == "brightness"]
     assert not brightness.drifted
+    assert brightness.p_adjusted < settings.significance
+    together = holm(np.array([each.p for each in verdict.findings]))
+    assert [each.p_adjusted for each in verdict.findings] == together.tolist()
     assert brightness.effect < settings.min_effect
     assert verdict.status == "ok"
 
@@ -186,3 +200,6 @@ def test_volume_is_noted_but_no_drift(log, reference, settings):
     verdict = judge(rows, reference, settings, 0, volumes=[100, 110, 90, 120, 100])
     assert verdict.status == "ok"
     assert "volume: 3618 pictures an hour, usually 100" in verdict.notes
+    verdict = judge(rows, reference, settings, 0, volumes=[11_000] * 5)
+    assert "volume: 3618 pictures an hour, usually 11000" in verdict.notes
+    assert judge(rows, reference, settings, 0, volumes=[10_000] * 5).notes == []
