@@ -47,6 +47,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.epoch", 3, "unknown setting"),
         ("augmentation.light", 0.8, "light times strong must be under 1"),
         ("augmentation.strong", 4, "light times strong must be under 1"),
+        ("augmentation.scale", 1, "scale times strong must be under 1"),
         ("package.name", "_mine", "package.name"),
         ("package.name", "m" * 64, "package.name"),
         ("sede", 3, "unknown setting"),
@@ -80,7 +81,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("model.convolution", "dense", "'affinity' or 'ordinary'"),
         ("model.kernel", 2, "1, 3 or 5"),
         ("model.transform_kernel", 4, "3, 5 or 7"),
-        ("model.widths", [33, 64, 128], "multiple of ratio"),
+        ("model.widths", [32, 64, 129], "multiple of ratio"),
         ("model.blocks", [2, 2], "same length"),
         ("prepare.image_size", 50, "multiple of 8"),
         ("prepare.sources", [], "at least 1 item"),
@@ -221,6 +222,12 @@ def test_source_names_differ(settings):
 def test_an_unknown_kind_of_source_is_named(settings):
     settings["prepare"]["sources"][0]["kind"] = "webcam"
     with pytest.raises(MienError, match=r"prepare\.sources\.0.*'webcam'"):
+        parse_params(settings, "params.yaml")
+
+
+def test_what_a_source_lacks_is_no_sign_of_an_earlier_version(settings):
+    settings["prepare"]["sources"] = [{"kind": "lfw", "name": "lfw"}]
+    with pytest.raises(MienError, match=r"^params\.yaml: \S*\.path: this setting is missing$"):
         parse_params(settings, "params.yaml")
 
 
