@@ -66,6 +66,12 @@ def test_nobody_is_on_two_sides(
     assert abs(held_out - (test + validation) * len(people)) <= largest
 
 
+def test_who_is_not_known_is_a_person_of_their_own() -> None:
+    people = pd.Series(["p0", *[None] * 199], dtype=object)
+    splits = draw(pd.Series(["happy"] * 200, dtype=object), people, 0.2, 0.1, 0)
+    assert ((splits == "validation").sum(), (splits == "test").sum()) == (40, 20)
+
+
 @pytest.mark.parametrize("people", [False, True])
 def test_faces_that_are_added_leave_the_others_where_they_were(people: bool) -> None:
     """What a model has learned from must not become the test of it and of the next one."""

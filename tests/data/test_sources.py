@@ -99,7 +99,7 @@ def test_a_folder_comes_back_as_it_was_laid_out(counts: dict[str, int], zipped: 
     assert (table["label"] == table["path"].str.split("/").str[0]).all()
     assert set(table["role"]) == {"labelled"}
     assert set(table["split"]) == {"train"}
-    for row, path in enumerate(table["path"]):
+    for row, path in zip(table["row"], table["path"], strict=True):
         original = np.asarray(Image.open(io.BytesIO(picture(paths.index(path)))))
         assert np.array_equal(pixels[row], original)
 
@@ -258,6 +258,35 @@ def test_a_damaged_archive_member_is_a_fault(tmp_path: Path) -> None:
     assert faults["path"].tolist() == ["happy/1.png"]
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_file_too_large_for_a_picture_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zipped: bool
+) -> None:
+    lay_out(tmp_path / "faces", ["happy/1.png"])
+    pack(tmp_path / "faces.zip", ["happy/1.png"])
+    listing = list_source(folder(path="faces.zip" if zipped else "faces"), tmp_path, EXPRESSIONS)
+    for limit, faces in ((len(picture(0)), 1), (len(picture(0)) - 1, 0)):
+        monkeypatch.setattr("mien.data.sources.pictures.MAX_BYTES", limit)
+        table, faults, _ = read(listing)
+        assert (len(table), len(faults)) == (faces, 1 - faces)
+    assert faults["reason"].tolist() == ["the file is larger than 0 MiB"]
+
+
+def test_an_encrypted_archive_is_told(tmp_path: Path) -> None:
+    pack(tmp_path / "faces.zip", ["happy/1.png"])
+    data = bytearray((tmp_path / "faces.zip").read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1  # the flag in the archive's directory
+    (tmp_path / "faces.zip").write_bytes(data)
+    with pytest.raises(MienError, match=r"faces\.zip: the archive is encrypted"):
+        list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS)
+
+
+def test_a_link_back_to_the_folder_gives_no_picture_twice(tmp_path: Path) -> None:
+    lay_out(tmp_path, ["happy/1.png"])
+    (tmp_path / "happy" / "all").symlink_to(tmp_path)
+    assert list_source(folder(), tmp_path, EXPRESSIONS).table["path"].tolist() == ["happy/1.png"]
+
+
 def test_no_face_is_a_fault(tmp_path: Path) -> None:
     lay_out(tmp_path, ["happy/1.png"])
     _, faults, _ = read(list_source(folder(faces="detect"), tmp_path, EXPRESSIONS))
@@ -321,6 +350,9 @@ def test_csv(tmp_path: Path) -> None:
     assert table["identity"].tolist()[0] == "anna"
     assert table[["label", "identity"]].iloc[3].isna().all()
     assert listing.left_out["path"].tolist() == ["e.png"]
+    for changes in ({"role": "test"}, {"validation_share": 0.1}, {"test_share": 0.1}):
+        with pytest.raises(MienError, match=r"faces\.csv: the column split is for"):
+            list_source(source.model_copy(update=changes), tmp_path, EXPRESSIONS)
 
 
 def test_csv_splits_by_identity(tmp_path: Path) -> None:
@@ -477,6 +509,18 @@ def test_fer2013_csv(tmp_path: Path, header: str) -> None:
             "a pixel is not between 0 and 255",
             "3 pixels, not 48×48",
         ]
+
+
+def test_the_labels_of_fer2013_and_few_of_them(tmp_path: Path) -> None:
+    names = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+    rows = [fer_row(emotion, 1, "Training") for emotion in range(7) for _ in range(4)]
+    (tmp_path / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    source = Fer2013Source(name="fer", kind="fer2013", path=Path(), label_share=0.25)
+    table = list_source(source, tmp_path, names).table
+    truth = [name for name in names for _ in range(4)]
+    assert table["label"].fillna(table["true_label"]).tolist() == truth
+    assert sorted(table["label"].dropna()) == sorted(names)
+    assert table["role"].value_counts().to_dict() == {"unlabelled": 21, "labelled": 7}
 
 
 @pytest.mark.parametrize(
