@@ -4,7 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mien.data.manifest import measure, write_manifest
+from mien.files import read_json
 from mien.learning.pseudo_labels import PseudoLabels
+from mien.stages import relabel
 from mien.stages.cluster import agreements, by_round
 from mien.stages.finetune import expected_shares, posteriors, targets
 from mien.stages.relabel import summary, updated_set
@@ -37,6 +40,37 @@ def test_updated_set_is_the_training_labels_and_the_accepted_faces():
     assert table["label"].tolist() == ["happy", "sad", "happy"]
     assert table["weight"].tolist() == [1.0, 0.9, 0.6]
     assert table["origin"].tolist() == ["labelled", "pseudo", "pseudo"]
+
+
+def test_pseudo_labels_are_audited_by_their_own_faces_truth(tmp_path, params):
+    """The assignments may be in another order than the manifest."""
+    table = measure(np.zeros((5, 24, 24), np.uint8)).assign(
+        **manifest(), source="x", path=list("abcde"), role="x", identity=None, width=24, height=24,
+        true_label=[None, None, "sad", "happy", "sad"],
+    )  # fmt: skip
+    write_manifest(tmp_path / "manifest.parquet", table)
+    np.save(tmp_path / "faces.npy", np.zeros((5, 24, 24), np.uint8))
+    happy = np.array([0.9, 0.8, 0.7])
+    said = dict.fromkeys((f"posterior_{name}" for name in params.expressions), 0.0)
+    said |= {"posterior_happy": happy, "posterior_sad": 1 - happy}
+    spotless = {"margin": 1.0, "purity": 1.0, "density": 1.0, "flip_agrees": True}
+    rows = pd.DataFrame({"face_id": list("dec"), "row": [3, 4, 2], **said, **spotless})
+    rows.to_parquet(tmp_path / "assignments.parquet")
+    lax = params.relabel.model_copy(update={"coverage": 1.0, "min_posterior": 0.75})
+    relabel.main(
+        params.model_copy(update={"relabel": lax}),
+        manifest=tmp_path / "manifest.parquet",
+        faces=tmp_path / "faces.npy",
+        assignments=tmp_path / "assignments.parquet",
+        training_set=tmp_path / "training_set.parquet",
+        report=tmp_path / "report",
+        metrics=tmp_path / "relabel.json",
+    )
+    figures = read_json(tmp_path / "relabel.json")
+    assert (figures["accepted"], figures["precision"]) == (2, 0.5)
+    assert figures["confusion"]["happy"]["happy"] == figures["confusion"]["sad"]["happy"] == 1
+    chosen = pd.read_parquet(tmp_path / "training_set.parquet")
+    assert chosen["face_id"].tolist() == ["a", "d", "e"]
 
 
 def test_targets_find_their_faces_whatever_the_order():
