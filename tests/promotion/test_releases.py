@@ -1,5 +1,6 @@
 """Records, the pointer, and the commands, with a real model store and real processes."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import bentoml
 import pytest
 import yaml
 
@@ -34,6 +36,9 @@ def test_first_promotion_writes_record_and_pointer(workspace, capsys):
     assert record["champion"] is None
     assert set(record["evidence"]) == {"lock", "lock_file", "commit", "data", "params"}
     assert record["evidence"]["params"]["seed"] == 0
+    (faces,) = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["prepare"]["outs"]
+    prepared = hashlib.sha256(f"{faces['path']} {faces['md5']}".encode())
+    assert record["evidence"]["data"] == prepared.hexdigest()
     assert record["metrics"]["drawn"]["challenger"]["faces"] == 360
     assert "is the champion" in capsys.readouterr().out
 
@@ -49,6 +54,8 @@ def test_a_worse_model_never_replaces_the_champion(workspace):
     assert last["decision"] == "refused"
     assert last["challenger"] == tag_of(bad)
     assert "only the champion gets right" in last["reason"]
+    with pytest.raises(ValueError, match="was refused cannot be promoted"):
+        releases.promote(root, last)
 
 
 def test_of_two_promotions_at_once_one_wins_and_the_other_says_so(workspace):
@@ -139,6 +146,18 @@ def test_a_champion_missing_from_the_store_is_told_with_the_way_out(workspace):
         commands.promote(root, workspace("b", OTHER))
 
 
+def test_no_rollback_to_a_model_that_the_store_has_lost(workspace):
+    root = workspace("a", GOOD)
+    commands.promote(root, root)
+    commands.promote(root, workspace("b", OTHER))
+    champion = releases.read_champion(root)
+    bentoml.models.delete(tag_of(root))
+    with pytest.raises(MienError, match=f"{tag_of(root)} is not in the model store"):
+        commands.rollback(root, "why", None)
+    assert releases.read_champion(root) == champion
+    assert len(releases.list_releases(root)) == 2
+
+
 def test_a_broken_pointer_is_named(workspace):
     root = workspace("a", None)
     (root / "releases").mkdir()
@@ -200,6 +219,8 @@ def test_a_stage_that_ran_again_and_left_the_same_changes_nothing(workspace):
     root = workspace("a", GOOD)
     lock = yaml.safe_load((root / "dvc.lock").read_text())
     lock["stages"]["prepare"]["deps"] = [{"path": "src/x.py", "md5": "with another comment"}]
+    (root / "reports" / "prepare").mkdir(parents=True)
+    lock["stages"]["prepare"]["outs"].append({"path": "reports/prepare", "md5": "folder.dir"})
     (root / "dvc.lock").write_text(yaml.safe_dump(lock))
     commands.promote(root, root)
 
