@@ -321,6 +321,23 @@ def test_it_does_what_its_equations_say():
     np.testing.assert_allclose(found.prior, prior, rtol=1e-4)
     np.testing.assert_allclose(found.posterior, posterior, atol=1e-4)
     np.testing.assert_allclose(found.purity, purity, atol=1e-4)
+    best = np.sort(posterior, axis=1)
+    np.testing.assert_allclose(found.margin, best[:, -1] - best[:, -2], atol=1e-4)
+
+
+def test_the_cluster_is_the_surest_prototype_or_the_dustbin():
+    z, _ = blobs([0.4, 0.3, 0.3], count=80, spread=0.5)
+    anchors, labels = blobs([0.6, 0.4], count=30, spread=0.5, seed=1)
+    even = np.full(2, 0.5, np.float32)
+    found = guided_clustering(z, np.tile(even, (80, 1)), anchors, labels, even, SETTINGS, 0)
+    centred = unit(z - z.mean(axis=0))
+    rows = assign(centred, found.prototypes, SETTINGS)
+    dustbin = rows[:, -1] > rows[:, :-1].max(axis=1)
+    assert 0 < dustbin.sum() < 40
+    np.testing.assert_array_equal(found.cluster == FREE, dustbin)
+    np.testing.assert_array_equal(found.cluster[~dustbin], rows.argmax(axis=1)[~dustbin])
+    nearest = (centred @ found.prototypes.vectors.T).max(axis=1)
+    np.testing.assert_allclose(found.density, nearest, atol=1e-6)
 
 
 def test_without_free_prototypes_it_still_works():
