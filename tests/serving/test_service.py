@@ -296,7 +296,7 @@ def connect(server, wait: float = 60) -> socket.socket:
 
 
 def test_a_huge_upload_is_refused_from_its_header(server):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     started = time.monotonic()
     answer = raw(server, head + b"Content-Length: 209715200\r\n\r\n" + b"x" * 1000)
     assert answer.startswith(b"HTTP/1.1 413")
@@ -321,7 +321,7 @@ def test_a_huge_chunked_upload_is_cut_off(server):
 
 @pytest.mark.slow
 def test_a_slow_upload_is_ended(server):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     assert raw(server, head + b"Content-Length: 100\r\n\r\nx").startswith(b"HTTP/1.1 408")
 
 
@@ -375,7 +375,7 @@ def test_nobody_works_for_a_caller_who_has_hung_up(server):
 
 def begin(server, held: ExitStack, route: str, body: bytes, length: int) -> None:
     """Send a request, or its beginning, on a connection that stays open until ``held`` ends."""
-    head = f"POST /{route} HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head = f"POST /{route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
     sock = held.enter_context(connect(server))
     sock.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
 
@@ -402,6 +402,32 @@ def test_openapi_lists_every_route_and_answer(server):
 def test_the_page_loads_nothing_from_elsewhere(server):
     page = httpx.get(server.url).text
     assert not re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?(?:https?:)?//", page)
+
+
+def test_without_a_key_it_answers_to_its_own_name_alone(server):
+    """A page elsewhere whose name has come to lead here could read the answers."""
+    port = server.url.rpartition(":")[2]
+    for host in (
+        f"localhost:{port}",
+        "LOCALHOST",
+        f"127.0.0.1:{port}",
+        f"[::1]:{port}",
+        "mien.localhost",
+    ):
+        assert httpx.get(f"{server.url}/info", headers={"Host": host}).status_code == 200, host
+    for host in (
+        f"evil.example:{port}",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "",
+        "[",
+        "notlocalhost",
+    ):
+        answer = httpx.get(f"{server.url}/info", headers={"Host": host})
+        assert answer.status_code == 403, host
+        assert "another name than localhost" in answer.json()["error"]
+        assert httpx.get(f"{server.url}/readyz", headers={"Host": host}).status_code == 200
+    assert raw(server, b"GET /info HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
 def test_key(package, tmp_path, start):

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -47,7 +48,8 @@ class Guard:
     Args:
         app: what comes behind it.
         key: what callers must show, as a Bearer token or (for browsers) the password of HTTP Basic;
-            without a key only callers on this machine are answered.
+            without a key only callers on this machine are answered, and only under its own name:
+            a page elsewhere whose name leads here (DNS rebinding) could read the answers.
     """
 
     def __init__(self, app: App, key: str | None = None) -> None:
@@ -89,6 +91,8 @@ class Guard:
         if self.key is None:
             if not _is_local(scope.get("client")):
                 raise _Refused(403, "set MIEN_API_KEY to serve others than this machine")
+            if not _names_this_machine(scope["headers"]):
+                raise _Refused(403, "set MIEN_API_KEY to serve under another name than localhost")
         elif not any(
             hmac.compare_digest(shown, self.key) for shown in _shown_keys(scope["headers"])
         ):
@@ -168,8 +172,22 @@ def _too_large() -> _Refused:
 def _is_local(client: Any) -> bool:
     if not client:  # a Unix socket
         return True
+    return _is_loopback(client[0])
+
+
+def _names_this_machine(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether ``Host`` is this machine; browsers always send it, some others do not."""
+    host = dict(headers).get(b"host", b"localhost").decode("latin-1")
     try:
-        return ipaddress.ip_address(client[0]).is_loopback
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
 
