@@ -142,6 +142,20 @@ def test_a_zip_of_the_folder_itself(tmp_path: Path) -> None:
     assert list_source(people, tmp_path, EXPRESSIONS).table["identity"].tolist() == ["happy", "sad"]
 
 
+def test_a_zip_that_windows_packed(tmp_path: Path) -> None:
+    """PowerShell's ``Compress-Archive`` has parted folders by backslashes, and listed them."""
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as file:
+        for name in ("labelled\\", "labelled\\happy\\"):
+            file.writestr(name, b"")
+        file.writestr("labelled\\happy\\1.png", picture(1))
+        file.writestr("labelled\\sad\\ann\\2.png", picture(2))
+    table, faults, faces = read(list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS))
+    assert faults.empty
+    assert table["path"].tolist() == ["happy/1.png", "sad/ann/2.png"]
+    assert table["label"].tolist() == ["happy", "sad"]
+    assert len(faces) == 2
+
+
 def test_a_zip_of_one_expression_keeps_it(tmp_path: Path) -> None:
     pack(tmp_path / "faces.zip", ["happy/1.png", "happy/ann/2.png"])
     table, _, _ = read(list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS))

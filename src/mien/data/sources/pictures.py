@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -48,7 +48,7 @@ class PictureFiles:
         elif self.root.is_file():
             entries = self._archive_entries()
             start = _packed_folder(entries)
-            found = [entry.filename.removeprefix(start) for entry in entries if not entry.is_dir()]
+            found = [path.removeprefix(start) for path in entries]
         else:
             raise MienError(f"{self.root}: no such folder or zip archive; check the source's path")
         files = sorted(path for path in found if not is_clutter(path))
@@ -56,13 +56,13 @@ class PictureFiles:
             raise MienError(f"{self.root}: there is no file in it; put the source's pictures there")
         return files
 
-    def _archive_entries(self) -> list[zipfile.ZipInfo]:
+    def _archive_entries(self) -> dict[str, zipfile.ZipInfo]:
         try:
             with zipfile.ZipFile(self.root) as archive:
-                entries = archive.infolist()
+                entries = _members(archive)
         except (zipfile.BadZipFile, OSError) as error:
             raise MienError(f"{self.root}: not a sound zip archive ({error})") from None
-        if any(entry.flag_bits & 1 for entry in entries):
+        if any(entry.flag_bits & 1 for entry in entries.values()):
             raise MienError(f"{self.root}: the archive is encrypted; unpack it to a folder")
         return entries
 
@@ -77,8 +77,8 @@ class PictureFiles:
                 with (self.root / path).open("rb") as file:
                     data = file.read(MAX_BYTES + 1)
             else:
-                archive, start = _open_archive(self.root, os.getpid())
-                with archive.open(start + path) as member:
+                archive, entries, start = _open_archive(self.root, os.getpid())
+                with archive.open(entries[start + path]) as member:
                     data = member.read(MAX_BYTES + 1)
         except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise PictureError(f"the file can't be read ({type(error).__name__})") from None
@@ -90,20 +90,25 @@ class PictureFiles:
 
 
 @lru_cache(maxsize=4)
-def _open_archive(path: Path, process: int) -> tuple[zipfile.ZipFile, str]:
-    """An open archive, for this process only: a forked file handle would share its position; and
-    the folder in it from which paths start."""
+def _open_archive(
+    path: Path, process: int
+) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], str]:
+    """An open archive, for this process only: a forked file handle would share its position; its
+    files; and the folder in it from which paths start."""
     archive = zipfile.ZipFile(path)
-    return archive, _packed_folder(archive.infolist())
+    entries = _members(archive)
+    return archive, entries, _packed_folder(entries)
 
 
-def _packed_folder(entries: Sequence[zipfile.ZipInfo]) -> str:
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files in an archive by their paths; some packers on Windows have left ``\\`` in them."""
+    named = {entry.filename.replace("\\", "/"): entry for entry in archive.infolist()}
+    return {path: entry for path, entry in named.items() if not path.endswith("/")}
+
+
+def _packed_folder(paths: Iterable[str]) -> str:
     """``name/`` where all files lie in folders of the folder ``name``, else nothing."""
-    files = [
-        entry.filename.split("/")
-        for entry in entries
-        if not entry.is_dir() and not is_clutter(entry.filename)
-    ]
+    files = [path.split("/") for path in paths if not is_clutter(path)]
     tops = {parts[0] for parts in files}
     return f"{tops.pop()}/" if len(tops) == 1 and all(len(parts) > 2 for parts in files) else ""
 
