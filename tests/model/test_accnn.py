@@ -138,6 +138,32 @@ def test_foreign_weights_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"model": None}, "model"),
+        ({"image_size": None}, "image_size"),
+        ({"expressions": '["a", "b"]'}, "size mismatch|state_dict"),
+        ({"expressions": "a, b, c"}, "Expecting value"),
+        ({"model": '{"widths": "many"}'}, "validation error"),
+    ],
+)
+def test_a_header_of_another_network_is_told(tmp_path, change, told):
+    """It was a traceback."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, ACCNN(SETTINGS, 3), ("a", "b", "c"), 24)
+    with safe_open(path, framework="pt") as file:
+        header = {**file.metadata(), **change}
+    save_file(
+        load_file(path), path, metadata={key: value for key, value in header.items() if value}
+    )
+    with pytest.raises(MienError, match=rf"weights\.safetensors: .*({told}).*make it again"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
     ("size", "parameters", "macs"), [("nano", 0.11, 8), ("small", 0.5, 20), ("base", 1.5, 60)]
 )
 def test_the_sizes_keep_to_their_limits(root, size, parameters, macs):

@@ -1,7 +1,8 @@
 """Trained networks on disk: safetensors, never pickles, with what is needed to rebuild them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def load_weights(path: Path) -> Trained:
         MienError: the file is missing, is not safetensors, or was not written by `save_weights`.
     """
     tensors, header = _read(path, _ONE)
-    return _rebuilt(ModelSettings.model_validate_json(header["model"]), tensors, header)
+    with _whole(path):
+        return _rebuilt(ModelSettings.model_validate_json(header["model"]), tensors, header)
 
 
 def load_networks(path: Path) -> list[Trained]:
@@ -74,15 +76,27 @@ def load_networks(path: Path) -> list[Trained]:
         MienError: as `load_weights`.
     """
     tensors, header = _read(path, _SEVERAL)
-    return [
-        _rebuilt(ModelSettings.model_validate(settings), under(f"{number}.", tensors), header)
-        for number, settings in enumerate(json.loads(header["models"]))
-    ]
+    with _whole(path):
+        return [
+            _rebuilt(ModelSettings.model_validate(settings), under(f"{number}.", tensors), header)
+            for number, settings in enumerate(json.loads(header["models"]))
+        ]
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those whose names begin with ``prefix``, by the rest of their names."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        told = str(error).splitlines()[0]
+        raise MienError(
+            f"{path}: its header and its tensors are not of one network ({told}); make it again"
+        ) from None
 
 
 def _rebuilt(
