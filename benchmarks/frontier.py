@@ -308,7 +308,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="these and the baseline"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="these and the baseline; their figures are printed, not written",
     )
     parser.add_argument("--train-steps", type=int, default=0, metavar="N")
     parser.add_argument(
@@ -344,8 +348,9 @@ def main() -> None:
             f"{name:38} {row['parameters'] / 1e3:8.1f} k {row['macs'] / 1e6:7.1f} M "
             f"{row['latency_ms']:7.3f} ms {row['latency_ratio']:6.2f}×{accuracy}"
         )
-    write_result("frontier", {"machine": machine(), "baseline": BASELINE, "networks": rows})
-    draw(FOLDER / "frontier.svg", rows)
+    if not options.only:
+        write_result("frontier", {"machine": machine(), "baseline": BASELINE, "networks": rows})
+        draw(FOLDER / "frontier.svg", rows)
 
 
 if __name__ == "__main__":
