@@ -69,7 +69,7 @@ def _write(folder, test_sets, audit):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports") / "evaluation"
-    sets = [_test_set("first", 60), _test_set("second", 1)]
+    sets = [_test_set("first", 60), _test_set("settings", 1)]
     return folder, sets, _write(folder, sets, AUDIT)
 
 
@@ -98,6 +98,14 @@ def test_it_needs_nothing_from_elsewhere(written):
     assert "url(" not in page
 
 
+def test_every_link_leads_to_a_heading_of_its_own(written):
+    """A test set called ``settings`` had the heading's address of the settings."""
+    _, _, page = written
+    names = re.findall(r' id="([^"]*)"', page)
+    assert len(set(names)) == len(names)
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= set(names)
+
+
 def test_every_picture_has_a_text_alternative(written):
     _, sets, page = written
     pictures = re.findall(r"<img [^>]*>", page)
@@ -120,7 +128,7 @@ def test_a_name_with_dollar_signs_is_no_formula():
 def test_figures_lie_beside_it_as_svg(written):
     folder, _, _ = written
     names = {path.name for path in folder.glob("*.svg")}
-    assert {"first-confusion.svg", "second-selective.svg", "learning-pretrain.svg"} <= names
+    assert {"first-confusion.svg", "settings-selective.svg", "learning-pretrain.svg"} <= names
     for path in folder.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
