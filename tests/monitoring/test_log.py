@@ -109,7 +109,7 @@ def test_what_is_not_ours_is_counted(log, reference):
     }
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "12", True, 10**400])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "12", True, 10**400, 1e38])
 def test_a_value_that_is_no_number(log, reference, value):
     log.add(draw(3, RNG), brightness=value)
     window = read_window(log.root, {}, reference)

@@ -157,6 +157,18 @@ def test_too_few_faces(log, reference, settings):
     assert verdict.bad_windows == 1
 
 
+def test_a_service_that_still_has_another_model_is_told(log, reference, settings):
+    """After a promotion it has until it is restarted; all there was to read was 0 faces."""
+    faces = draw(150, np.random.default_rng(1))
+    log.add(faces, model="another")
+    verdict = judge(read_window(log.root, {}, reference), reference, settings, 0)
+    assert verdict.status == "too few"
+    assert "150 are of another model: has the service been restarted?" in verdict.reason
+    log.add(faces[:10])  # it has: the others are from before
+    verdict = judge(read_window(log.root, {}, reference), reference, settings, 0)
+    assert "another model" not in verdict.reason
+
+
 def test_no_log(tmp_path, reference, settings):
     verdict = judge(read_window(tmp_path, {}, reference), reference, settings, 0)
     assert verdict.status == "no log"

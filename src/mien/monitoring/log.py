@@ -31,6 +31,11 @@ LOG_FILES = "predictions/data/data.*.log*"
 _FILES_KEPT = 5000
 """Files that a mark remembers; a year of daily rotation with a dozen workers."""
 _FUTURE = timedelta(minutes=10)
+_LARGEST = 1e9
+"""No measure that the service logs comes near; of larger ones Evidently can make no histogram."""
+
+ANOTHER_MODEL = "of another model version"
+"""Why a row was passed over."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ class _Rows:
                 self.skipped["not a row of this log"] += 1
             return
         if model != self.version:
-            self.skipped["of another model version"] += 1
+            self.skipped[ANOTHER_MODEL] += 1
             return
         if faces == 0:
             self.pictures += 1
@@ -139,14 +144,11 @@ class _Rows:
             self.photos += row.get("route") == "analyze"
         self.unfamiliar += row.get("reason") == "unfamiliar"
         for name, column in self.columns.items():
-            value = row.get(name)
-            if type(value) is not float and type(value) is not int:
+            value = row.get(name, math.nan)
+            if type(value) not in (float, int) or not abs(value) < _LARGEST:
                 value = math.nan
                 self.absent[name] += 1
-            try:
-                column.append(value)
-            except OverflowError:
-                column.append(math.nan)
+            column.append(value)
 
     def next_file(self) -> None:
         self.previous = ""
@@ -169,11 +171,8 @@ class _Rows:
         codes = np.frombuffer(self.expression, np.int8).astype(np.intp)
         names = np.array(list(self.codes), dtype=object)[codes]
         table.insert(0, "expression", pd.Series(names).astype("category"))
-        table = table[self.order]
-        number = table.columns.drop("expression")
-        table[number] = table[number].where(np.isfinite(table[number]))
         return Window(
-            faces=table,
+            faces=table[self.order],
             pictures=self.pictures,
             photos=self.photos,
             photos_without_face=self.without_face,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mien.monitoring.log import Window
+from mien.monitoring.log import ANOTHER_MODEL, Window
 from mien.monitoring.reference import Reference
 from mien.monitoring.statistics import Finding, compare
 from mien.params import MonitoringSettings
@@ -85,6 +85,8 @@ def judge(
             f"{faces} faces since the last window, {settings.min_faces} are needed "
             "(monitoring.min_faces); they wait for the next window"
         )
+        if not window.pictures and (others := window.skipped.get(ANOTHER_MODEL)):
+            reason += f"; {others} are of another model: has the service been restarted?"
         return Verdict("too few", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
     severity = max((each.effect for each in drifted), default=0.0)
     bad = bad_windows + 1 if drifted else 0
