@@ -104,6 +104,51 @@ def test_arms_of_few_labels_were_measured(start, arm):
     assert row(start, EXPERIMENTS)[1:4] == figures
 
 
+@pytest.mark.parametrize(
+    ("start", "arm"),
+    [
+        ("consistency", "combined-no-consistency"),
+        ("center and island", "combined-no-metric"),
+        ("the clusters' votes", "combined-no-clusters"),
+        ("the neighbours' votes", "combined-no-neighbours"),
+        ("the head", "combined-no-head"),
+        ("free prototypes", "combined-no-free"),
+        ("all but the consistency of soft guesses", "consistency"),
+    ],
+)
+def test_what_each_part_is_worth_was_measured(start, arm):
+    runs = read_json(RESULTS / "few_labels_nano_short.json")["runs"]
+    of = {(run["arm"], run["draw"]): run for run in runs if run["labels"] == 0.1}
+
+    def change(draw: int) -> str:
+        if (arm, draw) not in of:
+            return ""
+        ours, whole = of[arm, draw], of["combined", draw]
+        points = [100 * (ours[split] - whole[split]) for split in ("validation", "test")]
+        return " / ".join("0.0" if abs(each) < 0.05 else f"{each:+.1f}" for each in points)
+
+    assert row(start, EXPERIMENTS)[1:] == [change(draw) for draw in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("start", "arm"),
+    [
+        ("FixMatch", "fixmatch"),
+        ("soft guesses alone", "consistency"),
+        ("the combined loss", "combined"),
+    ],
+)
+def test_soft_guesses_alone_were_measured(start, arm):
+    runs = read_json(RESULTS / "few_labels_faces.json")["runs"]
+    third, fourth = (
+        next(run for run in runs if (run["arm"], run["draw"]) == (arm, draw)) for draw in (3, 4)
+    )
+    assert row(start, EXPERIMENTS)[1:4] == [
+        f"{100 * third[of]:.1f}, {100 * fourth[of]:.1f}"
+        for of in ("validation", "test", "test_flip")
+    ]
+
+
 @pytest.mark.parametrize("network", ["base", "small", "nano", "fer"])
 def test_figures_of_shipped_weights_were_measured(network):
     result: dict[str, Any] = read_json(RESULTS / "shipped.json")["networks"][network]
