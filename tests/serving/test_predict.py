@@ -106,18 +106,20 @@ def test_a_pipe_is_read(package, faces, tmp_path, capsys):
     assert [row["path"] for row in lines(capsys)] == [pipe]
 
 
-def test_a_file_name_that_is_no_text(package, faces):
-    """It is shown with escapes, which JSON has too, and what comes after it is answered."""
-    shutil.copy(faces / "a.png", os.fsencode(faces) + b"/a\xff.png")
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii", "latin-1"])
+@pytest.mark.parametrize("name", [b"a\xff.png", "aé😀.png".encode()])
+def test_any_file_name_is_json_in_any_encoding(package, faces, name, encoding):
+    """It is shown with JSON's escapes where it has to be, and what comes after it is answered."""
+    shutil.copy(faces / "a.png", os.fsencode(faces) + b"/" + name)
     done = subprocess.run(
         [sys.executable, "-m", "mien", "predict", faces, "--crop", "--format", "jsonl"],
-        env=os.environ | {"MIEN_MODEL": str(package), "PYTHONIOENCODING": "utf-8:strict"},
+        env=os.environ | {"MIEN_MODEL": str(package), "PYTHONIOENCODING": encoding},
         capture_output=True,
         check=True,
     )
     paths = [json.loads(line)["path"] for line in done.stdout.splitlines()]
     assert [os.fsencode(path).rpartition(b"/")[2] for path in paths] == [
-        b"a.png", b"a\xff.png", b"b.jpg", b"c.png",
+        b"a.png", name, b"b.jpg", b"c.png",
     ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -170,7 +170,7 @@ def _rows(path: str, found: Found, model: str) -> Iterator[Row]:
 
 
 class _Lines:
-    def __init__(self, file: IO[str], expressions: list[str]) -> None:
+    def __init__(self, file: TextIO, expressions: list[str]) -> None:
         self.file = file
 
     def __call__(self, path: str, found: Found, model: str) -> None:
@@ -178,13 +178,15 @@ class _Lines:
             self.write(row)
 
     def write(self, row: Row) -> None:
-        print(json.dumps(row, ensure_ascii=False), file=self.file, flush=True)
+        # what an encoding lacks JSON has escapes for; those of the stream itself are no JSON
+        escaped = (self.file.encoding or "").lower() not in ("utf-8", "utf8")
+        print(json.dumps(row, ensure_ascii=escaped), file=self.file, flush=True)
 
 
 class _Csv(_Lines):
     """A column for each probability, named after its expression unless another is named so."""
 
-    def __init__(self, file: IO[str], expressions: list[str]) -> None:
+    def __init__(self, file: TextIO, expressions: list[str]) -> None:
         super().__init__(file, expressions)
         before, after = ["path", "box", "expression"], ["abstains", "reason", "model"]
         self.names = {
@@ -205,7 +207,7 @@ class _Csv(_Lines):
 class _Table(_Lines):
     """For people: aligned columns, written as they come."""
 
-    def __init__(self, file: IO[str], expressions: list[str]) -> None:
+    def __init__(self, file: TextIO, expressions: list[str]) -> None:
         super().__init__(file, expressions)
         print(f"{'expression':<12} {'conf.':>6}  {'box':<22} {'note':<12} path", file=file)
 
