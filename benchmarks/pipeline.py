@@ -9,7 +9,8 @@ batches and the clustering. Each seed is an ordinary ``mien run`` in ``runs/benc
 benchmark that was stopped goes on. The bound *all labels* trains the same network on the labelled
 and the unlabelled faces with their true labels, from random weights and for as many steps as
 ``finetune`` alone takes (fewer than the whole pipeline, so it may be passed); it is measured by
-``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``.
+``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``; other seeds that lie there already
+stay, unless they were run with other settings.
 """
 
 import argparse
@@ -45,6 +46,8 @@ OVERLAYS = {
     ],
 }
 
+LEARNING = ("expressions", "model", "augmentation", "pretrain", "cluster", "relabel", "finetune")
+
 
 def main() -> None:
     """Run the seeds that were asked for and write what all of them gave."""
@@ -57,17 +60,39 @@ def main() -> None:
     parser.add_argument("--bound", action="store_true", help="also train on all true labels")
     options = parser.parse_args()
     runs = [run(options.name, options.data, seed, options.bound) for seed in options.seeds]
-    settings = load_params(workspace(options.name, options.seeds[0]) / "params.yaml")
+    params = load_params(workspace(options.name, options.seeds[0]) / "params.yaml")
+    settings = params.model_dump(mode="json", by_alias=True, exclude={"prepare", "seed"})
+    title = f"pipeline-{options.name}"
+    found = earlier_runs(FOLDER / f"{title}.json", settings) | {each["seed"]: each for each in runs}
+    runs = [found[seed] for seed in sorted(found)]
     write_result(
-        f"pipeline-{options.name}",
+        title,
         {
             "machine": machine(),
-            "seeds": options.seeds,
+            "seeds": sorted(found),
             "summary": summarise(runs),
             "runs": runs,
-            "settings": settings.model_dump(mode="json", by_alias=True, exclude={"prepare"}),
+            "settings": settings,
         },
     )
+
+
+def earlier_runs(written: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """By seed, the runs in ``written``; none where a setting that learning reads is another now."""
+    if not written.is_file():
+        return {}
+    kept = read_json(written)
+    if changed := [name for name in LEARNING if differs(kept["settings"][name], settings[name])]:
+        print(f"{written.name}: left out, for these settings were others: {', '.join(changed)}")
+        return {}
+    return {each["seed"]: each for each in kept["runs"]}
+
+
+def differs(before: Any, now: Any) -> bool:
+    """Whether a setting that both know has changed; a new one begins with what was done before."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return any(differs(before[key], now[key]) for key in before.keys() & now.keys())
+    return bool(before != now)
 
 
 def workspace(name: str, seed: int) -> Path:

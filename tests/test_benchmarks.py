@@ -40,3 +40,14 @@ def test_only_a_run_that_was_not_stopped_is_timed(pipeline, tmp_path):
 
     (tmp_path / "default-1").mkdir()  # what one that was stopped has left
     assert "seconds" not in pipeline.run("default", None, 1, bound=False)
+
+
+def test_other_seeds_stay_unless_their_settings_were_others(pipeline, tmp_path, capsys):
+    learning = {name: {} for name in pipeline.LEARNING}
+    before = learning | {"cluster": {"epochs": 2, "gone": 1}, "promotion": {"min_accuracy": 0.5}}
+    write_json(tmp_path / "kept.json", {"settings": before, "runs": [{"seed": 0}, {"seed": 3}]})
+    now = before | {"cluster": {"epochs": 2, "network": "accnn"}, "promotion": {}}
+    assert set(pipeline.earlier_runs(tmp_path / "kept.json", now)) == {0, 3}
+    assert pipeline.earlier_runs(tmp_path / "none.json", now) == {}
+    assert pipeline.earlier_runs(tmp_path / "kept.json", now | {"cluster": {"epochs": 3}}) == {}
+    assert "these settings were others: cluster" in capsys.readouterr().out
