@@ -69,9 +69,11 @@ def run(root: Path, out: Path, manifest: pd.DataFrame, faces: np.ndarray, aside=
     return out / "report"
 
 
-def test_sound_data_pass(root: Path, tmp_path: Path) -> None:
+def test_sound_data_pass(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     faces = _faces()
-    report = run(root, tmp_path, _manifest(faces), faces)
+    monkeypatch.chdir(tmp_path)
+    report = run(root, Path(), _manifest(faces), faces)
+    assert f"see {tmp_path / 'report' / 'index.html'}\n" in capsys.readouterr().out
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["success"] is True
     assert verdict["failed"] == {}

@@ -38,14 +38,15 @@ def main(
         page = render_page(checks, table, aside, params.expressions)
         (folder / "index.html").write_text(page, encoding="utf-8")
     write_json(verdict, _verdict(checks, len(table)))  # before the error: it must stay readable
+    address = report.absolute() / "index.html"  # the run's folder need not be the reader's
     failed = [check for check in checks if not check.passed]
     if failed:
         complaints = "\n".join(map(complaint, failed))
         raise MienError(
             f"{len(failed)} of {len(checks)} checks of {manifest} failed\n{complaints}\n"
-            f"all of it: {report / 'index.html'}"
+            f"all of it: {address}"
         )
-    print(f"validate: all {len(checks)} checks passed; see {report / 'index.html'}")
+    print(f"validate: all {len(checks)} checks passed; see {address}")
 
 
 def complaint(check: Check) -> str:
