@@ -109,10 +109,17 @@ def test_rounds_take_their_last_epoch_and_the_agreement_with_the_next():
 def test_agreement_with_people_and_expressions_where_they_are_known():
     rows = pd.DataFrame({"cluster": [0, 0, 1, 1]})
     known = pd.DataFrame(
-        {"true_label": ["happy", "happy", "sad", None], "identity": [None, None, None, None]}
+        {
+            "source": ["mine", "mine", "theirs", "theirs"],
+            "true_label": ["happy", "happy", "sad", None],
+            "identity": [None] * 4,
+        }
     )
     found = agreements(rows, known)
     assert found == {"expression_nmi": pytest.approx(1.0)}
+    # the first person of one source is not that of the other
+    known = known.assign(identity=["1", "1", "1", "1"], true_label=None)
+    assert agreements(rows, known) == {"identity_nmi": pytest.approx(1.0)}
 
 
 def test_summary_leaves_out_what_is_not_known():

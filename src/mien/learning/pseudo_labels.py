@@ -59,7 +59,8 @@ def accept(
     for expression in range(len(expressions)):
         own = np.flatnonzero(labels == expression)
         passing = own[passed[own]]
-        count = min(len(passing), int(settings.coverage * len(own)))
+        # rounded first, for 0.29 of 100 is a little under 29 in floating point
+        count = min(len(passing), int(round(settings.coverage * len(own), 9)))
         kept = passing[np.argsort(-best[passing], kind="stable")[:count]]
         accepted[kept] = True
         if count:

@@ -160,11 +160,12 @@ def agreements(rows: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, float]
 
     Faces of one person lie close together: clusters that follow people are of no use.
     """
+    people = unlabelled["source"] + "/" + unlabelled["identity"]  # sources number their own
     result = {}
-    for name, column in {"expression_nmi": "true_label", "identity_nmi": "identity"}.items():
-        known = unlabelled[column].notna().to_numpy()
+    for name, true in {"expression_nmi": unlabelled["true_label"], "identity_nmi": people}.items():
+        known = true.notna().to_numpy()
         if known.any():
-            truth = unlabelled[column][known].astype("category").cat.codes.to_numpy()
+            truth = true[known].astype("category").cat.codes.to_numpy()
             result[name] = agreement(truth, rows["cluster"].to_numpy()[known])
     return result
 
