@@ -91,7 +91,7 @@ def test_few_label_figures_were_measured(start, name):
 @pytest.mark.parametrize(
     ("start", "arm"),
     [
-        ("labelled faces only (three draws)", "supervised"),
+        ("labelled faces only (four draws)", "supervised"),
         ("FixMatch with distribution alignment", "fixmatch"),
         ("guided clustering, combined loss", "combined"),
     ],
