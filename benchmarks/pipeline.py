@@ -34,6 +34,7 @@ from mien.learning.embedding import accuracy_on
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import Params, load_params, read_yaml
+from mien.pipeline import flatten
 
 ROOT = FOLDER.parents[1]
 OVERLAYS = {
@@ -64,12 +65,13 @@ def main() -> None:
     settings = params.model_dump(mode="json", by_alias=True, exclude={"prepare", "seed"})
     title = f"pipeline-{options.name}"
     found = earlier_runs(FOLDER / f"{title}.json", settings) | {each["seed"]: each for each in runs}
-    runs = [found[seed] for seed in sorted(found)]
+    seeds = sorted(found)
+    runs = [found[seed] for seed in seeds]
     write_result(
         title,
         {
             "machine": machine(),
-            "seeds": sorted(found),
+            "seeds": seeds,
             "summary": summarise(runs),
             "runs": runs,
             "settings": settings,
@@ -78,21 +80,20 @@ def main() -> None:
 
 
 def earlier_runs(written: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """By seed, the runs in ``written``; none where a setting that learning reads is another now."""
+    """By seed, the runs in ``written``; none where a setting that learning reads is another now.
+
+    A setting that came since begins with what was done before it.
+    """
     if not written.is_file():
         return {}
     kept = read_json(written)
-    if changed := [name for name in LEARNING if differs(kept["settings"][name], settings[name])]:
+    before, now = (
+        flatten({name: each[name] for name in LEARNING}) for each in (kept["settings"], settings)
+    )
+    if changed := [name for name in before if name in now and before[name] != now[name]]:
         print(f"{written.name}: left out, for these settings were others: {', '.join(changed)}")
         return {}
     return {each["seed"]: each for each in kept["runs"]}
-
-
-def differs(before: Any, now: Any) -> bool:
-    """Whether a setting that both know has changed; a new one begins with what was done before."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return any(differs(before[key], now[key]) for key in before.keys() & now.keys())
-    return bool(before != now)
 
 
 def workspace(name: str, seed: int) -> Path:

@@ -61,6 +61,12 @@ def row(start: str, page: str = README) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+def tenth(name: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """A few-label benchmark's runs with a tenth of the labels, by arm and draw."""
+    runs = read_json(RESULTS / f"{name}.json")["runs"]
+    return {(run["arm"], run["draw"]): run for run in runs if run["labels"] == 0.1}
+
+
 def spread(mean: float, std: float) -> str:
     """Mean and standard deviation in percent."""
     return f"{100 * mean:.1f} ± {100 * std:.1f}"
@@ -117,8 +123,7 @@ def test_arms_of_few_labels_were_measured(start, arm):
     ],
 )
 def test_what_each_part_is_worth_was_measured(start, arm):
-    runs = read_json(RESULTS / "few_labels_nano_short.json")["runs"]
-    of = {(run["arm"], run["draw"]): run for run in runs if run["labels"] == 0.1}
+    of = tenth("few_labels_nano_short")
 
     def change(draw: int) -> str:
         if (arm, draw) not in of:
@@ -139,13 +144,10 @@ def test_what_each_part_is_worth_was_measured(start, arm):
     ],
 )
 def test_soft_guesses_alone_were_measured(start, arm):
-    runs = read_json(RESULTS / "few_labels_faces.json")["runs"]
-    third, fourth = (
-        next(run for run in runs if (run["arm"], run["draw"]) == (arm, draw)) for draw in (3, 4)
-    )
+    of = tenth("few_labels_faces")
     assert row(start, EXPERIMENTS)[1:4] == [
-        f"{100 * third[of]:.1f}, {100 * fourth[of]:.1f}"
-        for of in ("validation", "test", "test_flip")
+        f"{100 * of[arm, 3][measure]:.1f}, {100 * of[arm, 4][measure]:.1f}"
+        for measure in ("validation", "test", "test_flip")
     ]
 
 

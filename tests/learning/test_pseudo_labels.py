@@ -48,6 +48,12 @@ def test_coverage_keeps_the_best_of_each_expression_not_of_all():
     np.testing.assert_array_equal(pseudo.accepted, [True, True, False, False, False, True])
 
 
+def test_coverage_is_of_all_faces_of_the_expression_not_of_those_that_pass():
+    table = assignments([0.99, 0.98, 0.97, 0.6, 0.6, 0.6])
+    halved = OPEN.model_copy(update={"coverage": 0.5, "min_posterior": 0.9})
+    np.testing.assert_array_equal(accept(table, NAMES, halved).accepted, [True] * 3 + [False] * 3)
+
+
 def test_coverage_loses_no_face_to_floating_point():
     table = assignments([0.9] * 100)
     pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.29}))

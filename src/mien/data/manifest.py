@@ -50,6 +50,14 @@ _PHASH_SIDE = 32
 _PHASH_BITS = 8
 
 
+def people(manifest: pd.DataFrame) -> "pd.Series[str]":
+    """Whose face each row is, ``source/identity``; null where unknown.
+
+    Sources name their people each for itself: those of different sources are different people.
+    """
+    return manifest["source"] + "/" + manifest["identity"]
+
+
 def write_manifest(path: Path, manifest: pd.DataFrame) -> None:
     """Write a manifest with exactly the `COLUMNS`, in their order and dtypes, atomically."""
     table = manifest.loc[:, list(COLUMNS)].astype(COLUMNS)

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mien.data.duplicates import near_duplicates
-from mien.data.manifest import COLUMNS
+from mien.data.manifest import COLUMNS, people
 from mien.params import OTHER, ValidateSettings
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ def face_table(manifest: pd.DataFrame, faces: NDArray[np.uint8], bits: int) -> p
         bits: see `near_duplicates`.
     """
     side = manifest["split"].replace({"none": "train"})
-    person = (manifest["source"] + "/" + manifest["identity"]).where(manifest["identity"].notna())
     near = near_duplicates(manifest, faces, bits)["near"]
     return manifest.assign(
-        shared_identity=_shared(person, side),
+        shared_identity=_shared(people(manifest), side),
         shared_face=_shared(manifest["face_id"].str.slice(stop=16), side),
         near_duplicate=near.astype(object).reindex(manifest.index),
     )

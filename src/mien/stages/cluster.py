@@ -14,7 +14,7 @@ import pandas as pd
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import labelled_rows, open_faces, training_rows, unlabelled_rows
-from mien.data.manifest import read_manifest
+from mien.data.manifest import people, read_manifest
 from mien.errors import MienError
 from mien.evaluation.curves import write_curves
 from mien.evaluation.pictures import write_contact_sheet
@@ -160,9 +160,9 @@ def agreements(rows: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, float]
 
     Faces of one person lie close together: clusters that follow people are of no use.
     """
-    people = unlabelled["source"] + "/" + unlabelled["identity"]  # sources number their own
+    truths = {"expression_nmi": unlabelled["true_label"], "identity_nmi": people(unlabelled)}
     result = {}
-    for name, true in {"expression_nmi": unlabelled["true_label"], "identity_nmi": people}.items():
+    for name, true in truths.items():
         known = true.notna().to_numpy()
         if known.any():
             truth = true[known].astype("category").cat.codes.to_numpy()
