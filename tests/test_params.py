@@ -63,6 +63,10 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.self_supervised.batch_size", 1, "greater than or equal to 2"),
         ("pretrain.self_supervised.networks", [], "at least 1 item"),
         ("pretrain.self_supervised.networks", ["small"], "'accnn' or 'larger'"),
+        ("pretrain.landmarks.epochs", -1, "greater than or equal to 0"),
+        ("pretrain.landmarks.networks", [], "at least 1 item"),
+        ("pretrain.landmarks.components", 0, "greater than or equal to 1"),
+        ("pretrain.landmarks.components", 257, "less than or equal to 256"),
         ("cluster.network", "small", "'accnn' or 'larger'"),
         ("cluster.temperature", 0.01, r"greater than or equal to 0\.02"),
         ("finetune.consistency_guess", "mine", "'own' or 'clusters'"),
@@ -142,20 +146,35 @@ def test_one_kind_of_adviser_is_enough(settings):
         parse_params(settings, "params.yaml")
 
 
-def test_a_network_has_one_start(settings):
+@pytest.mark.parametrize("start", ["landmarks", "self_supervised"])
+def test_a_network_has_one_start(settings, start):
     settings["pretrain"]["first_weights"] = "small"
-    settings["pretrain"]["self_supervised"]["epochs"] = 1
-    with pytest.raises(MienError, match="a start without labels is for random weights"):
+    settings["pretrain"][start]["epochs"] = 1
+    words = rf"{start}\.epochs: a start without labels is for random weights"
+    with pytest.raises(MienError, match=words):
         parse_params(settings, "params.yaml")
+
+
+def test_a_network_has_one_start_without_labels(settings):
+    starts = {name: settings["pretrain"][name] for name in ("landmarks", "self_supervised")}
+    for start in starts.values():
+        start["epochs"] = 1
+    with pytest.raises(MienError, match="landmarks and self_supervised both begin accnn"):
+        parse_params(settings, "params.yaml")
+    settings["pretrain"]["larger"]["epochs"] = 1
+    starts["landmarks"]["networks"] = ["larger"]
+    assert parse_params(settings, "params.yaml").pretrain.landmarks.begins("larger")
 
 
 def test_a_larger_network_that_is_asked_for_is_there(settings):
     settings["cluster"]["network"] = "larger"
     with pytest.raises(MienError, match=r"cluster.network: pretrain.larger.epochs is 0"):
         parse_params(settings, "params.yaml")
-    settings["pretrain"]["self_supervised"] |= {"epochs": 1, "networks": ["larger"]}
-    with pytest.raises(MienError, match=r"self_supervised.networks: larger.epochs is 0"):
-        parse_params(settings, "params.yaml")
+    for start in ("landmarks", "self_supervised"):
+        settings["pretrain"][start] |= {"epochs": 1, "networks": ["larger"]}
+        with pytest.raises(MienError, match=rf"{start}\.networks: larger\.epochs is 0"):
+            parse_params(settings, "params.yaml")
+        settings["pretrain"][start]["epochs"] = int(start == "self_supervised")
     settings["pretrain"]["larger"]["epochs"] = 1
     settings["pretrain"]["first_weights"] = "small"  # the start without labels is another network's
     assert parse_params(settings, "params.yaml").cluster.network == "larger"

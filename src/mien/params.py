@@ -258,12 +258,24 @@ class TrainingSettings(ScheduleSettings):
     """Strength of the balanced softmax: 0 ignores class counts, 1 corrects for them fully."""
 
 
-class SelfSupervisedSettings(ScheduleSettings):
-    """VICReg on all training faces, labels unused; ``epochs: 0`` leaves it out."""
+NetworkKind = Literal["accnn", "larger"]
+
+
+class StartSettings(ScheduleSettings):
+    """Learning from all training faces, labels unused; ``epochs: 0`` leaves it out."""
 
     epochs: Count
-    networks: Annotated[list[Literal["accnn", "larger"]], Field(min_length=1)]
+    networks: Annotated[list[NetworkKind], Field(min_length=1)]
     """Which networks have this start: the AC-CNN, the larger ones."""
+
+    def begins(self, network: NetworkKind) -> bool:
+        """Whether a network has this start."""
+        return self.epochs > 0 and network in self.networks
+
+
+class SelfSupervisedSettings(StartSettings):
+    """A start without labels by VICReg."""
+
     batch_size: Annotated[int, Field(ge=2)]
     """Faces in a step, of each of which two views are compared."""
     strength: Annotated[float, Field(ge=1, le=4)]
@@ -273,6 +285,13 @@ class SelfSupervisedSettings(ScheduleSettings):
     invariance_weight: Weight
     variance_weight: Weight
     covariance_weight: Weight
+
+
+class LandmarkSettings(StartSettings):
+    """A start without labels by what shape the faces are in."""
+
+    components: Annotated[int, Field(ge=1, le=256)]
+    """Numbers that say a face's shape: principal components of where its landmarks lie."""
 
 
 class LargerSettings(Section):
@@ -317,6 +336,7 @@ class PretrainSettings(TrainingSettings):
     first_weights: Literal["random", "nano", "small", "base"]
     """Those of a network that ships, its head fitted to the labelled faces where that does better;
     or random ones."""
+    landmarks: LandmarkSettings
     self_supervised: SelfSupervisedSettings
     larger: LargerSettings
     refinery: RefinerySettings
@@ -325,11 +345,17 @@ class PretrainSettings(TrainingSettings):
     def _one_adviser_and_start(self) -> "PretrainSettings":
         if self.larger.epochs and self.refinery.networks:
             raise ValueError("give larger.epochs or refinery.networks, not both")
-        start = self.self_supervised
-        if self.first_weights != "random" and start.epochs and "accnn" in start.networks:
-            raise ValueError("self_supervised.epochs: a start without labels is for random weights")
-        if start.epochs and "larger" in start.networks and not self.larger.epochs:
-            raise ValueError("self_supervised.networks: larger.epochs is 0, so there is no larger")
+        for name in ("landmarks", "self_supervised"):
+            start: StartSettings = getattr(self, name)
+            if self.first_weights != "random" and start.begins("accnn"):
+                raise ValueError(f"{name}.epochs: a start without labels is for random weights")
+            if start.begins("larger") and not self.larger.epochs:
+                raise ValueError(f"{name}.networks: larger.epochs is 0, so there is no larger")
+        for network in ("accnn", "larger"):
+            if self.landmarks.begins(network) and self.self_supervised.begins(network):
+                raise ValueError(
+                    f"landmarks and self_supervised both begin {network}: give one of them"
+                )
         return self
 
 
@@ -357,7 +383,7 @@ class JointSettings(TrainingSettings):
 class ClusterSettings(JointSettings):
     """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
 
-    network: Literal["accnn", "larger"]
+    network: NetworkKind
     """Which network learns here and labels the faces: the AC-CNN itself, or those of
     ``pretrain.larger``, from which the AC-CNN then learns in ``finetune``."""
     rounds: Positive

@@ -174,9 +174,10 @@ def test_parts_of_a_run_are_kept_apart(tmp_path):
     run = Checkpoint(tmp_path / "run.safetensors")
     parts = [run, run.part("start"), run.part("larger-1")]
     for number, each in enumerate(parts):
-        each.once("made", lambda number=number: torch.tensor(number))
+        each.once("made", lambda number=number: {"number": torch.tensor(number)})
     parts[1].clear()
-    assert [int(each.once("made", lambda: torch.tensor(-1))) for each in parts] == [0, -1, 2]
+    again = [each.once("made", lambda: {"number": torch.tensor(-1)}) for each in parts]
+    assert [int(each["number"]) for each in again] == [0, -1, 2]
     run.clear()
     assert not list(tmp_path.iterdir())
 
@@ -185,7 +186,7 @@ def test_runs_that_were_given_up_are_forgotten_when_one_has_ended(tmp_path):
     for name in ("given-up", "ended"):
         run = Checkpoint(tmp_path / "stage" / f"{name}.safetensors")
         for each in (run, run.part("larger-1")):
-            each.once("made", lambda: torch.tensor(1))
+            each.once("made", lambda: {"number": torch.tensor(1)})
     run.clear_all()
     assert not list((tmp_path / "stage").iterdir())
     run.clear_all()  # nor where there was nothing to keep
@@ -193,16 +194,21 @@ def test_runs_that_were_given_up_are_forgotten_when_one_has_ended(tmp_path):
 
 def test_what_is_made_once_is_kept_until_the_run_has_ended(tmp_path):
     run, other = Checkpoint(tmp_path / "run.safetensors"), Checkpoint(tmp_path / "run2.safetensors")
-    made = torch.eye(3)
-    assert torch.equal(run.once("labels", lambda: made), made)
-    assert torch.equal(run.once("labels", lambda: made + 1), made)
-    assert torch.equal(run.once("others", lambda: made + 2), made + 2)
-    assert torch.equal(other.once("labels", lambda: made + 3), made + 3)
+
+    def once(which, name, number):
+        made = which.once(name, lambda: {"one": torch.eye(3) + number, "two": torch.ones(2)})
+        assert torch.equal(made["two"], torch.ones(2))
+        return float(made["one"][0, 1])
+
+    assert once(run, "labels", 0) == 0
+    assert once(run, "labels", 1) == 0
+    assert once(run, "others", 2) == 2
+    assert once(other, "labels", 3) == 3
     (kept,) = tmp_path.glob("run.labels.*")
     kept.write_bytes(b"torn")
-    assert torch.equal(run.once("labels", lambda: made + 4), made + 4)
+    assert once(run, "labels", 4) == 4
     run.clear()
-    assert torch.equal(other.once("labels", lambda: made), made + 3)
+    assert once(other, "labels", 5) == 3
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -1,10 +1,12 @@
 """Stage `pretrain`: with and without a start without labels; killed between the two."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from mien.data.manifest import read_manifest, write_manifest
+from mien.data.synthetic.rendering import render
 from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.model.accnn import ACCNN
@@ -91,6 +93,60 @@ def test_other_labels_give_the_same_start(measured, params):
         read_json(measured / f"{name}.json")["self_supervised"] for name in ("first", "second")
     ]
     assert curves[0] == curves[1]
+
+
+@pytest.fixture
+def drawn(measured):
+    """The same with drawn faces, which have landmarks; random pixels have none."""
+    table = read_manifest(measured / "manifest.parquet")
+    names = [f"person{number}/0" for number in range(len(table))]
+    shown = table["label"].fillna(table["true_label"]).fillna("neutral")
+    faces = render(names, list(shown), seed=0, size=24)
+    np.save(measured / "faces.npy", faces)
+    return measured
+
+
+def begun_by_landmarks(params, **changes):
+    small = {**SHORT, "components": 3, **changes}
+    start = params.pretrain.landmarks.model_copy(update=small)
+    pretrain = params.pretrain.model_copy(update={**SHORT, "landmarks": start})
+    return params.model_copy(update={"pretrain": pretrain})
+
+
+def test_a_start_by_landmarks(drawn, params):
+    off = run(settings(params, 0), drawn, "off")
+    assert "landmarks" not in read_json(drawn / "off.json")
+    on = run(begun_by_landmarks(params), drawn, "on")
+    curve = read_json(drawn / "on.json")["landmarks"]
+    assert [record["epoch"] for record in curve] == [1, 2]
+    assert {"loss", "shape_r2"} <= set(curve[0])
+    assert (drawn / "on/landmarks.svg").exists()
+    assert not same(off, on)
+    assert not list((drawn / "checkpoints").iterdir())
+
+
+def test_killed_after_the_landmarks_it_does_not_seek_them_again(drawn, params, monkeypatch):
+    asked = begun_by_landmarks(params)
+    whole = run(asked, drawn, "whole")
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain, "shape_r2", lambda *_, **__: kill())
+        run(asked, drawn, "killed")
+    monkeypatch.setattr(pretrain, "face_shapes", kill)
+    assert same(run(asked, drawn, "killed"), whole)
+
+
+def test_a_larger_network_may_begin_by_landmarks(drawn, params):
+    larger = with_larger(params).pretrain.larger
+    asked = begun_by_landmarks(params, networks=["larger"])
+    changed = asked.pretrain.model_copy(update={"larger": larger})
+    run(asked.model_copy(update={"pretrain": changed}), drawn, "on")
+    assert (drawn / "on/larger_1_landmarks.csv").exists()
+    assert "landmarks" not in read_json(drawn / "on.json")
+
+
+def test_landmarks_of_what_shows_no_faces_are_refused(measured, params):
+    with pytest.raises(MienError, match=r"set pretrain\.landmarks\.epochs to 0"):
+        run(begun_by_landmarks(params), measured, "noise")
 
 
 def with_larger(params, **changes):

@@ -30,7 +30,8 @@ def training_code(*own: str) -> list[Path]:
     """
     package = Path(__file__).parents[1]
     folders = [package / "learning", package / "model"]
-    data = [package / "data" / name for name in ("augmentation.py", "dataset.py")]
+    names = ("augmentation.py", "dataset.py", "face_mesh.onnx", "face_mesh.py")
+    data = [package / "data" / name for name in names]
     modules = [path for folder in folders for path in folder.glob("*.py")]
     return [*sorted(modules), *data, *map(Path, own)]
 
@@ -101,17 +102,17 @@ class Checkpoint:
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         return progress
 
-    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+    def once(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """What ``make`` gives, on the CPU, or what it gave before the run was killed.
 
         For what takes long to make and does not change while the run learns.
         """
         path = self.path.with_suffix(f".{name}.safetensors")
         with suppress(FileNotFoundError, SafetensorError):
-            return load_file(path)[name]
-        made = make().cpu().contiguous()
+            return load_file(path)
+        made = {key: value.cpu().contiguous() for key, value in make().items()}
         with replacing_file(path) as temporary:
-            save_file({name: made}, temporary)
+            save_file(made, temporary)
         return made
 
     def clear(self) -> None:

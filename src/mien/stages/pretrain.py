@@ -2,6 +2,7 @@
 from all training faces without labels, and other networks have a say beside the labels."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from mien.learning.distillation import (
     refined_labels,
 )
 from mien.learning.embedding import accuracy_on
+from mien.learning.face_shape import FaceShapes, ShapeTask, face_shapes, shape_r2
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import (
     Fitted,
@@ -34,7 +36,7 @@ from mien.learning.transfer import begin_with
 from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_networks, save_weights, shipped_weights
-from mien.params import Params
+from mien.params import NetworkKind, Params
 from mien.stages._run import run_stage
 
 
@@ -71,7 +73,7 @@ def main(
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
-        task: SupervisedTask | SelfSupervisedTask,
+        task: SupervisedTask | SelfSupervisedTask | ShapeTask,
         checkpoint: Checkpoint,
         validate: Callable[[ACCNN], dict[str, float]],
         title: str,
@@ -88,28 +90,40 @@ def main(
             title=title,
         )
 
-    def begin(kind: str, part: str, title: str, seed: int) -> tuple[ACCNN, History]:
-        """A network, ``accnn`` or ``larger``, and how it started without labels, if it did.
+    everyone = np.concatenate([labelled.rows, unlabelled_rows(table)])
+
+    def begin(
+        kind: NetworkKind, part: str, title: str, seed: int
+    ) -> tuple[ACCNN, dict[str, History]]:
+        """A network and how it started without labels, if it did.
 
         What is kept and drawn of that start is named after ``part``.
         """
         torch.manual_seed(seed)  # of its first weights
         shape = params.model if kind == "accnn" else params.larger_model
         network = ACCNN(shape, len(params.expressions))
-        schedule = settings.self_supervised
-        if not schedule.epochs or kind not in schedule.networks:
-            return network, []
-        rows = np.concatenate([labelled.rows, unlabelled_rows(table)])
-        views = params.augmentation.model_copy(update={"strong": schedule.strength})
-        fitted = learn(
-            SelfSupervisedTask(network, store, labelled, rows, schedule, Augmentation(views)),
-            run.part(f"{part}start"),
-            lambda net: effective_rank(net, store, rows),
-            f"{title} without labels",
-            seed,
-        )
-        draw(f"{part}self_supervised", fitted.history, "Before the labels")
-        return fitted.model.requires_grad_(True), fitted.history
+        data = (network, store, labelled, everyone)
+        task: ShapeTask | SelfSupervisedTask
+        if settings.landmarks.begins(kind):
+            name, shapes = "landmarks", shapes_of_all()
+            task = ShapeTask(*data, shapes, settings.landmarks, augmentation)
+            measure = partial(shape_r2, faces=store, rows=everyone, shapes=shapes)
+        elif settings.self_supervised.begins(kind):
+            name = "self_supervised"
+            strength = settings.self_supervised.strength
+            views = params.augmentation.model_copy(update={"strong": strength})
+            task = SelfSupervisedTask(*data, settings.self_supervised, Augmentation(views))
+            measure = partial(effective_rank, faces=store, rows=everyone)
+        else:
+            return network, {}
+        fitted = learn(task, run.part(f"{part}start"), measure, f"{title} without labels", seed)
+        draw(f"{part}{name}", fitted.history, "Before the labels")
+        return fitted.model.requires_grad_(True), {name: fitted.history}
+
+    def shapes_of_all() -> FaceShapes:
+        components, threads = settings.landmarks.components, params.compute.threads
+        make = partial(face_shapes, store, everyone, components, threads)
+        return FaceShapes(**run.once("shapes", lambda: vars(make())))
 
     def draw(name: str, history: History, title: str) -> None:
         write_curves(report / f"{name}.csv", report / f"{name}.svg", history, title)
@@ -122,22 +136,24 @@ def main(
     advice: tuple[Adviser, float] | None = None
     if refinery:
         with fabric.autocast():
-            labels = run.once(
+            kept = run.once(
                 "labels",
-                lambda: refined_labels(
-                    [load_weights(path) for path in refinery],
-                    store,
-                    labelled,
-                    params.expressions,
-                    log_prior=log_prior.to(fabric.device),
-                    augmentation=augmentation,
-                    views=settings.refinery.views,
-                    rng=torch.Generator().manual_seed(params.seed),
-                ),
+                lambda: {
+                    "labels": refined_labels(
+                        [load_weights(path) for path in refinery],
+                        store,
+                        labelled,
+                        params.expressions,
+                        log_prior=log_prior.to(fabric.device),
+                        augmentation=augmentation,
+                        views=settings.refinery.views,
+                        rng=torch.Generator().manual_seed(params.seed),
+                    )
+                },
             )
-        advice = refined(labels.to(fabric.device)), settings.refinery.weight
+        advice = refined(kept["labels"].to(fabric.device)), settings.refinery.weight
 
-    model, unlabelled = begin("accnn", "", "pretrain", params.seed)
+    model, beginnings = begin("accnn", "", "pretrain", params.seed)
     strength: float | None = None
     if start:
         strength = begin_with(
@@ -182,7 +198,7 @@ def main(
             "labelled_faces": len(labelled),
             **_summary(fitted, image_size),
             **({"head_strength": strength} if strength else {}),
-            **({"self_supervised": unlabelled} if unlabelled else {}),
+            **beginnings,
             **({"larger": [_summary(each, image_size) for each in advisers]} if advisers else {}),
             "validated": read_json(verdict)["success"],
         },
