@@ -155,17 +155,6 @@ def test_a_network_has_one_start(settings, start):
         parse_params(settings, "params.yaml")
 
 
-def test_a_network_has_one_start_without_labels(settings):
-    starts = {name: settings["pretrain"][name] for name in ("landmarks", "self_supervised")}
-    for start in starts.values():
-        start["epochs"] = 1
-    with pytest.raises(MienError, match="landmarks and self_supervised both begin accnn"):
-        parse_params(settings, "params.yaml")
-    settings["pretrain"]["larger"]["epochs"] = 1
-    starts["landmarks"]["networks"] = ["larger"]
-    assert parse_params(settings, "params.yaml").pretrain.landmarks.begins("larger")
-
-
 def test_a_larger_network_that_is_asked_for_is_there(settings):
     settings["cluster"]["network"] = "larger"
     with pytest.raises(MienError, match=r"cluster.network: pretrain.larger.epochs is 0"):

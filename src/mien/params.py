@@ -348,14 +348,12 @@ class PretrainSettings(TrainingSettings):
         for name in ("landmarks", "self_supervised"):
             start: StartSettings = getattr(self, name)
             if self.first_weights != "random" and start.begins("accnn"):
-                raise ValueError(f"{name}.epochs: a start without labels is for random weights")
+                raise ValueError(
+                    f"{name}.epochs: a start without labels is for random weights: set it to 0, or "
+                    "first_weights to random"
+                )
             if start.begins("larger") and not self.larger.epochs:
                 raise ValueError(f"{name}.networks: larger.epochs is 0, so there is no larger")
-        for network in ("accnn", "larger"):
-            if self.landmarks.begins(network) and self.self_supervised.begins(network):
-                raise ValueError(
-                    f"landmarks and self_supervised both begin {network}: give one of them"
-                )
         return self
 
 

@@ -117,7 +117,9 @@ def test_a_start_by_landmarks(drawn, params):
     off = run(settings(params, 0), drawn, "off")
     assert "landmarks" not in read_json(drawn / "off.json")
     on = run(begun_by_landmarks(params), drawn, "on")
-    curve = read_json(drawn / "on.json")["landmarks"]
+    metrics = read_json(drawn / "on.json")
+    assert 0.5 < metrics["landmarks_found"] <= 1
+    curve = metrics["landmarks"]
     assert [record["epoch"] for record in curve] == [1, 2]
     assert {"loss", "shape_r2"} <= set(curve[0])
     assert (drawn / "on/landmarks.svg").exists()
@@ -142,6 +144,16 @@ def test_a_larger_network_may_begin_by_landmarks(drawn, params):
     run(asked.model_copy(update={"pretrain": changed}), drawn, "on")
     assert (drawn / "on/larger_1_landmarks.csv").exists()
     assert "landmarks" not in read_json(drawn / "on.json")
+
+
+def test_landmarks_go_on_from_what_views_have_taught(drawn, params):
+    alone = run(begun_by_landmarks(params), drawn, "alone")
+    both = begun_by_landmarks(params)
+    views = settings(params, 2).pretrain.self_supervised
+    pretrain_settings = both.pretrain.model_copy(update={"self_supervised": views})
+    after = run(both.model_copy(update={"pretrain": pretrain_settings}), drawn, "after")
+    assert {"self_supervised", "landmarks"} <= set(read_json(drawn / "after.json"))
+    assert not same(alone, after)
 
 
 def test_landmarks_of_what_shows_no_faces_are_refused(measured, params):

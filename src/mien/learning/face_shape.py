@@ -120,6 +120,7 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     for part in tqdm(_parts(len(rows)), "landmarks", leave=False, disable=None):
         seen = mesh(faces[rows[part]])
         codes[part], known[part] = space.codes(seen.points, mesh.mirror), seen.found
+    print(f"landmarks: found in {known.mean():.1%} of {len(rows):,} faces", flush=True)
     # the farther shapes go along it, the less of a component is chance
     weights = np.sqrt(space.deviations / space.deviations[0])
     return FaceShapes(

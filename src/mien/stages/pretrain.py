@@ -4,6 +4,7 @@ from all training faces without labels, and other networks have a say beside the
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,8 @@ from mien.model.weights import load_weights, save_networks, save_weights, shippe
 from mien.params import NetworkKind, Params
 from mien.stages._run import run_stage
 
+StartTask = SelfSupervisedTask | ShapeTask
+
 
 def main(
     params: Params,
@@ -73,7 +76,7 @@ def main(
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
-        task: SupervisedTask | SelfSupervisedTask | ShapeTask,
+        task: SupervisedTask | StartTask,
         checkpoint: Checkpoint,
         validate: Callable[[ACCNN], dict[str, float]],
         title: str,
@@ -92,33 +95,51 @@ def main(
 
     everyone = np.concatenate([labelled.rows, unlabelled_rows(table)])
 
-    def begin(
-        kind: NetworkKind, part: str, title: str, seed: int
-    ) -> tuple[ACCNN, dict[str, History]]:
-        """A network and how it started without labels, if it did.
+    def begin(kind: NetworkKind, part: str, title: str, seed: int) -> tuple[ACCNN, dict[str, Any]]:
+        """A network and the figures of its start without labels, if it had one.
 
         What is kept and drawn of that start is named after ``part``.
         """
         torch.manual_seed(seed)  # of its first weights
         shape = params.model if kind == "accnn" else params.larger_model
         network = ACCNN(shape, len(params.expressions))
-        data = (network, store, labelled, everyone)
-        task: ShapeTask | SelfSupervisedTask
-        if settings.landmarks.begins(kind):
-            name, shapes = "landmarks", shapes_of_all()
-            task = ShapeTask(*data, shapes, settings.landmarks, augmentation)
-            measure = partial(shape_r2, faces=store, rows=everyone, shapes=shapes)
-        elif settings.self_supervised.begins(kind):
-            name = "self_supervised"
+        figures: dict[str, Any] = {}
+
+        def learn_first(
+            task: StartTask, name: str, measure: Callable[[ACCNN], dict[str, float]]
+        ) -> ACCNN:
+            words = f"{title} without labels"
+            fitted = learn(task, run.part(f"{part}{name}"), measure, words, seed)
+            draw(f"{part}{name}", fitted.history, "Before the labels")
+            figures[name] = fitted.history
+            return fitted.model.requires_grad_(True)
+
+        if settings.self_supervised.begins(kind):
             strength = settings.self_supervised.strength
             views = params.augmentation.model_copy(update={"strong": strength})
-            task = SelfSupervisedTask(*data, settings.self_supervised, Augmentation(views))
-            measure = partial(effective_rank, faces=store, rows=everyone)
-        else:
-            return network, {}
-        fitted = learn(task, run.part(f"{part}start"), measure, f"{title} without labels", seed)
-        draw(f"{part}{name}", fitted.history, "Before the labels")
-        return fitted.model.requires_grad_(True), {name: fitted.history}
+            network = learn_first(
+                SelfSupervisedTask(
+                    network,
+                    store,
+                    labelled,
+                    everyone,
+                    settings.self_supervised,
+                    Augmentation(views),
+                ),
+                "self_supervised",
+                partial(effective_rank, faces=store, rows=everyone),
+            )
+        if settings.landmarks.begins(kind):
+            shapes = shapes_of_all()
+            figures["landmarks_found"] = shapes.found.mean().item()
+            network = learn_first(
+                ShapeTask(
+                    network, store, labelled, everyone, shapes, settings.landmarks, augmentation
+                ),
+                "landmarks",
+                partial(shape_r2, faces=store, rows=everyone, shapes=shapes),
+            )
+        return network, figures
 
     def shapes_of_all() -> FaceShapes:
         components, threads = settings.landmarks.components, params.compute.threads
