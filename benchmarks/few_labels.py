@@ -3,7 +3,7 @@
     python benchmarks/few_labels.py --data ../shared/datasets
     python benchmarks/few_labels.py --data ../shared/datasets --arms guided fixmatch --draws 0 1
     python benchmarks/few_labels.py --data ../shared/datasets --labels 0.01 0.25
-    python benchmarks/few_labels.py --params configs/nano.yaml --params configs/short.yaml --data …
+    python benchmarks/few_labels.py --params configs/nano.yaml --params configs/random.yaml --data …
 
 A *draw* decides the labelled faces of FER2013, the network's first weights and the batches. Each
 draw is prepared and pretrained as ``configs/fer2013-lfw.yaml`` says, with each ``--params`` laid
@@ -26,7 +26,7 @@ Every arm's result is kept as soon as it is there, in ``runs/benchmarks/few_labe
 that was stopped goes on from its checkpoint. Writes ``benchmarks/results/few_labels.json`` and, of
 more than one share of labels, ``few_labels.svg`` from whatever has been run, here or for the file
 that lies there already; with ``--params`` their names have those files' at the end
-(``few_labels_nano_short``).
+(``few_labels_nano_random``).
 """
 
 import argparse

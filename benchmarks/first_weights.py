@@ -5,15 +5,15 @@
 FER2013's expressions become four that no network here knows by name: glad (happy), calm (neutral),
 startled (surprise) and upset (angry, disgust, fear, sad). ``--labels`` faces of PublicTest, from
 which the weights that ship have not learned, are labelled, a tenth of them for validation; LFW is
-unlabelled; PrivateTest is the test. Each draw is one ``mien run`` with random first weights and one
-with those of ``small``, in ``runs/benchmarks/``, with the settings of ``configs/short.yaml`` and of
-``configs/transfer.yaml``. Beside them stands what ``small`` itself says of the test faces, its
-probabilities summed into the four.
+unlabelled; PrivateTest is the test. Each draw is a ``mien run`` from random first weights, one with
+a start by landmarks and one from the weights of ``small``, in ``runs/benchmarks/``, with the
+settings of ``configs/short.yaml`` and of ``configs/transfer.yaml``. Beside them stands what
+``small`` itself says of the test faces, its probabilities summed into the four.
 
 Where the expressions are FER2013's own, the head of ``small`` can stay; ``heads`` says on how many
 of the rest of PublicTest it and a fitted one are right, before anything is trained.
 
-Writes ``benchmarks/results/first_weights.json``.
+Writes ``benchmarks/results/first_weights.json``; runs that lie there already and not here stay.
 """
 
 import argparse
@@ -42,7 +42,11 @@ from mien.model.weights import load_weights, shipped_weights
 
 ROOT = FOLDER.parents[1]
 RUNS = ROOT / "runs" / "benchmarks" / "first_weights"
-OVERLAYS = {"random": "short.yaml", "small": "transfer.yaml"}
+OVERLAYS = {
+    "random": ["random.yaml", "short.yaml"],
+    "landmarks": ["short.yaml"],
+    "small": ["transfer.yaml"],
+}
 HEAD_LABELS = (100, 300, 1000)
 GROUPS = {
     "glad": ["happy"],
@@ -67,7 +71,11 @@ def main() -> None:
         export(options.data / "fer2013.zip", pictures, options.labels, draw)
         for start in options.starts:
             run(pictures.with_name(start), pictures, options.data / "lfw.zip", start, draw)
-    runs = [figures(path) for path in sorted(RUNS.glob("*-*/*/metrics/evaluate.json"))]
+    written = FOLDER / "first_weights.json"
+    kept = read_json(written)["runs"] if written.is_file() else []
+    here = [figures(path) for path in RUNS.glob("*-*/*/metrics/evaluate.json")]
+    found = {(each["labels"], each["draw"], each["start"]): each for each in [*kept, *here]}
+    runs = [found[key] for key in sorted(found)]
     result = {
         "machine": machine(),
         "summary": summarise(runs),
@@ -116,7 +124,9 @@ def run(out: Path, pictures: Path, lfw: Path, start: str, draw: int) -> None:
     path = out.with_suffix(".yaml")
     write_text(path, yaml.safe_dump(settings, sort_keys=False))
     command = [sys.executable, "-m", "mien", "run", "--out", str(out), "--params", str(path)]
-    subprocess.run([*command, "--params", str(ROOT / "configs" / OVERLAYS[start])], check=True)
+    for overlay in OVERLAYS[start]:
+        command += ["--params", str(ROOT / "configs" / overlay)]
+    subprocess.run(command, check=True)
 
 
 def figures(path: Path) -> dict[str, Any]:

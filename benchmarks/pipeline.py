@@ -2,6 +2,7 @@
 
     python benchmarks/pipeline.py default
     python benchmarks/pipeline.py fer2013-lfw --data ../shared/datasets
+    python benchmarks/pipeline.py fer2013-lfw-random --data ../shared/datasets
     python benchmarks/pipeline.py fer2013-lfw-larger --data ../shared/datasets    # on a GPU
 
 A seed decides the synthetic faces (or the draw of labelled ones), the network's first weights, the
@@ -41,6 +42,10 @@ OVERLAYS = {
     # named, for without it a workspace of an earlier run would keep that run's settings
     "default": [ROOT / "params.yaml"],
     "fer2013-lfw": [ROOT / "configs" / "fer2013-lfw.yaml"],
+    "fer2013-lfw-random": [
+        ROOT / "configs" / "fer2013-lfw.yaml",
+        ROOT / "configs" / "random.yaml",
+    ],
     "fer2013-lfw-larger": [
         ROOT / "configs" / "fer2013-lfw.yaml",
         ROOT / "configs" / "larger.yaml",

@@ -103,7 +103,7 @@ def test_few_label_figures_were_measured(start, name):
     ],
 )
 def test_arms_of_few_labels_were_measured(start, arm):
-    summary = read_json(RESULTS / "few_labels_faces.json")["summary"]
+    summary = read_json(RESULTS / "few_labels_faces_random.json")["summary"]
     (found,) = [each for each in summary if each["arm"] == arm and each["labels"] == 0.1]
     measures = ("validation", "test", "test_flip")
     figures = [spread(found[of], found[f"{of}_std"]) for of in measures]
@@ -123,7 +123,7 @@ def test_arms_of_few_labels_were_measured(start, arm):
     ],
 )
 def test_what_each_part_is_worth_was_measured(start, arm):
-    of = tenth("few_labels_nano_short")
+    of = tenth("few_labels_nano_random_short")
 
     def change(draw: int) -> str:
         if (arm, draw) not in of:
@@ -144,7 +144,7 @@ def test_what_each_part_is_worth_was_measured(start, arm):
     ],
 )
 def test_soft_guesses_alone_were_measured(start, arm):
-    of = tenth("few_labels_faces")
+    of = tenth("few_labels_faces_random")
     assert row(start, EXPERIMENTS)[1:4] == [
         f"{100 * of[arm, 3][measure]:.1f}, {100 * of[arm, 4][measure]:.1f}"
         for measure in ("validation", "test", "test_flip")
