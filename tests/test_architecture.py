@@ -16,7 +16,7 @@ SOURCE = ROOT / "src"
 STAGES = sorted(path.stem for path in (SOURCE / "mien/stages").glob("[!_]*.py"))
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SHARED = {"seed", "expressions", "model", "augmentation", "compute", "promotion", "monitoring"}
-FOR_ALL = {"params", "errors", "files", "ports"}
+FOR_ALL = {"params", "errors", "files", "ports", "progress"}
 MAY_IMPORT = {
     "data": set(),
     "model": set(),

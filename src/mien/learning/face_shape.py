@@ -7,6 +7,7 @@ auxiliary task (Zhang, Luo, Loy & Tang: *Facial Landmark Detection by Deep Multi
 ECCV 2014), here before the labels (docs/method.md, section 2).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,22 +15,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
-from mien.data.face_mesh import FaceMesh, Points
+from mien.data.face_mesh import FaceMesh, Landmarks, Points
 from mien.errors import MienError
 from mien.learning.embedding import embed_faces
 from mien.learning.training import Task, shuffled
 from mien.model.accnn import ACCNN
 from mien.params import LandmarkSettings
+from mien.progress import progress
 
 Array = NDArray[np.float32]
 
 _SAMPLE = 8192
 """So many faces give the mean shape and its components."""
-_CHUNK = 256
+_CHUNK = 16
+"""Faces at once: of many more the network's maps leave the cache."""
 _ROUNDS = 3
 _FARTHEST = 4.0
 """Deviations; a code beyond that is a mesh gone astray."""
@@ -109,7 +111,10 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     """
     mesh = FaceMesh(threads)
     chosen = rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(int)]
-    points, found = _landmarks(mesh, faces, chosen, "a sample's landmarks")
+    sample = [seen for _, seen in _seen(mesh, faces, chosen, "landmarks of a sample")]
+    points, found = (
+        np.concatenate([getattr(seen, name) for seen in sample]) for name in ("points", "found")
+    )
     if found.sum() <= components:
         raise MienError(
             f"pretrain.landmarks: in {found.sum()} of {len(found)} faces a face's landmarks were "
@@ -117,8 +122,7 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
         )
     space = shape_space(points[found], mesh.mirror, components)
     codes, known = np.empty((len(rows), components), np.float32), np.empty(len(rows), bool)
-    for part in tqdm(_parts(len(rows)), "landmarks", leave=False, disable=None):
-        seen = mesh(faces[rows[part]])
+    for part, seen in _seen(mesh, faces, rows, "landmarks"):
         codes[part], known[part] = space.codes(seen.points, mesh.mirror), seen.found
     print(f"landmarks: found in {known.mean():.1%} of {len(rows):,} faces", flush=True)
     # the farther shapes go along it, the less of a component is chance
@@ -130,18 +134,15 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     )
 
 
-def _landmarks(
+def _seen(
     mesh: FaceMesh, faces: Faces, rows: Rows, title: str
-) -> tuple[Points, NDArray[np.bool_]]:
-    points, found = np.empty((len(rows), 468, 3), np.float32), np.empty(len(rows), bool)
-    for part in tqdm(_parts(len(rows)), title, leave=False, disable=None):
-        seen = mesh(faces[rows[part]])
-        points[part], found[part] = seen.points, seen.found
-    return points, found
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(start, start + _CHUNK) for start in range(0, count, _CHUNK)]
+) -> Iterator[tuple[slice, Landmarks]]:
+    """Landmarks of the faces at ``rows``, some at a time, and which of them these are."""
+    with progress(len(rows), title, unit="faces", done="faces looked at") as bar:
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield part, mesh(faces[rows[part]])
+            bar.update(len(rows[part]))
 
 
 class ShapeTask(Task):

@@ -2,25 +2,24 @@
 
 import multiprocessing
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import IO, Never
+from typing import IO
 
 import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mien.data.faces import PictureError
 from mien.data.manifest import hash_faces, measure
 from mien.data.sources.listing import LISTED, Face, Listing, Reader
 from mien.errors import MienError
+from mien.progress import progress
 
 CHUNK = 256
 """Pictures that a process reads at a time."""
@@ -58,7 +57,7 @@ def read_faces(
     """
     total = sum(len(listing.table) for listing in listings.values())
     tables, faults = [], []
-    with _progress(total) as bar:
+    with progress(total, "prepare", unit="pictures", done="pictures read") as bar:
         for name, count, chunk in _read_chunks(listings, size, workers or available_cores()):
             raw.write(chunk.faces.tobytes())
             tables.append(chunk.table.assign(source=name))
@@ -157,28 +156,3 @@ def read_chunk(read: Reader, rows: pd.DataFrame, size: int) -> Chunk:
         table=pd.concat([table, measured], axis=1),
         faults=pd.DataFrame(faults, columns=["path", "kind", "reason"], dtype=object),
     )
-
-
-class _Lines:
-    """A progress bar for logs: a plain line now and then."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.next = total, 0, 0.0
-
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, count: int) -> None:
-        self.done += count
-        if self.done >= self.next * self.total or self.done == self.total:
-            print(f"prepare: {self.done:,} of {self.total:,} pictures read", flush=True)
-            self.next = (10 * self.done // self.total + 1) / 10
-
-
-def _progress(total: int) -> "tqdm[Never] | _Lines":
-    if sys.stderr.isatty():
-        return tqdm(total=total, desc="prepare", unit=" pictures", unit_scale=True)
-    return _Lines(total)
