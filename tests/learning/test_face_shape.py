@@ -132,6 +132,19 @@ def test_what_shows_no_faces_is_refused():
         face_shapes(noise, np.arange(30), 4, 1)
 
 
+def test_a_handful_of_faces_has_fewer_components(faces):
+    few = face_shapes(faces[:8], np.arange(8), 48, 1)
+    assert few.codes.shape[1] == int(few.found.sum()) - 1
+    assert torch.isfinite(few.codes).all()
+
+
+def test_a_few_faces_among_other_pictures_are_too_few(faces):
+    noise = np.random.default_rng(0).integers(256, size=(58, 48, 48), dtype=np.uint8)
+    mixed = np.concatenate([faces[:4], noise])
+    with pytest.raises(MienError, match=r"in [2-4] of 62 faces"):
+        face_shapes(mixed, np.arange(62), 1, 1)
+
+
 class Unreadable:
     """Labels that nobody may read."""
 

@@ -33,6 +33,8 @@ _SAMPLE = 8192
 _CHUNK = 16
 """Faces at once: of many more the network's maps leave the cache."""
 _ROUNDS = 3
+_FEW = 0.1
+"""Where fewer faces than this share have landmarks they are no photographs of faces."""
 _FARTHEST = 4.0
 """Deviations; a code beyond that is a mesh gone astray."""
 _HIDDEN = 256
@@ -106,6 +108,12 @@ class FaceShapes:
 def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> FaceShapes:
     """The shapes of the faces at ``rows``, from their landmarks; a few milliseconds for each face.
 
+    Args:
+        faces: the store, uint8 ``[N, S, S]``.
+        rows: store rows, ``[n]``.
+        components: K, at most; of fewer faces there are fewer.
+        threads: CPU threads; 0 means all cores.
+
     Raises:
         MienError: hardly any of them shows the landmarks of a face.
     """
@@ -115,11 +123,12 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     points, found = (
         np.concatenate([getattr(seen, name) for seen in sample]) for name in ("points", "found")
     )
-    if found.sum() <= components:
+    if found.sum() < 2 or found.mean() < _FEW:
         raise MienError(
             f"pretrain.landmarks: in {found.sum()} of {len(found)} faces a face's landmarks were "
             "found; they help with photographs of faces only: set pretrain.landmarks.epochs to 0"
         )
+    components = min(components, int(found.sum()) - 1)  # a handful of faces differ in fewer ways
     space = shape_space(points[found], mesh.mirror, components)
     codes, known = np.empty((len(rows), components), np.float32), np.empty(len(rows), bool)
     for part, seen in _seen(mesh, faces, rows, "landmarks"):
