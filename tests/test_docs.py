@@ -77,7 +77,11 @@ def spread(mean: float, std: float) -> str:
     [
         ("drawn faces, 420 labels, 6,000 unlabelled", "default"),
         ("FER2013 PrivateTest, 10% of its labels; LFW and the other 90% unlabelled", "fer2013-lfw"),
-        ("the same, a larger network labels (`configs/larger.yaml`)", "fer2013-lfw-larger"),
+        ("the same from random weights (`configs/random.yaml`)", "fer2013-lfw-random"),
+        (
+            "from random weights, a larger network labels (`configs/larger.yaml`)",
+            "fer2013-lfw-larger",
+        ),
     ],
 )
 def test_few_label_figures_were_measured(start, name):
