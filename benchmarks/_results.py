@@ -3,12 +3,12 @@
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.files import write_json
+from mien.files import read_json, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,19 @@ def device_name(device: "torch.device") -> str:
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
     """Of the runs' figures; one run has no standard deviation."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def with_earlier(
+    runs: Iterable[dict[str, Any]], name: str, keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    """``runs``, and those in ``<name>.json`` that differ from all of them in ``keys``; sorted.
+
+    So one run in a fresh clone takes no other from the committed file.
+    """
+    path = FOLDER / f"{name}.json"
+    kept = read_json(path)["runs"] if path.is_file() else []
+    found = {tuple(run[key] for key in keys): run for run in [*kept, *runs]}
+    return [found[key] for key in sorted(found)]
 
 
 def write_result(name: str, value: Any) -> None:

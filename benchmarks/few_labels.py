@@ -32,6 +32,7 @@ that lies there already; with ``--params`` their names have those files' at the 
 import argparse
 import functools
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ from _labellers import (
     precision_at_half,
     without,
 )
-from _results import FOLDER, device_name, machine, mean_and_std, write_result
+from _results import FOLDER, device_name, machine, mean_and_std, with_earlier, write_result
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import (
@@ -298,18 +299,11 @@ def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
         figure.savefig(temporary, format="svg")
 
 
-def collect(folder: Path, written: Path) -> list[dict[str, Any]]:
-    """Every arm's result that lies in ``folder``, and those in the file ``written`` before.
-
-    So one arm that runs in a fresh clone takes no other from the committed file.
-    """
-    runs = read_json(written)["runs"] if written.is_file() else []
-    found = {(run["labels"], run["draw"], run["arm"]): run for run in runs}
+def collect(folder: Path) -> Iterator[dict[str, Any]]:
+    """Every arm's result that lies in ``folder``."""
     for path in folder.glob("*/.mien/arms/*.json"):
         share, _, draw = path.parents[2].name.rpartition("-")
-        run = {"labels": float(share), "draw": int(draw), "arm": path.stem} | read_json(path)
-        found[run["labels"], run["draw"], run["arm"]] = run
-    return [found[key] for key in sorted(found)]
+        yield {"labels": float(share), "draw": int(draw), "arm": path.stem} | read_json(path)
 
 
 def main() -> None:
@@ -338,7 +332,7 @@ def main() -> None:
             for arm in options.arms:
                 figures = run_arm(out, arm)
                 print(f"{share:g} draw {draw} {arm}: validation {figures['validation']:.1%}")
-    runs = collect(RUNS / name, FOLDER / f"{name}.json")
+    runs = with_earlier(collect(RUNS / name), name, ("labels", "draw", "arm"))
     rows = summarise(runs)
     for row in rows:
         spread = f" ± {row['test_std']:.1%}" if row["test_std"] is not None else ""

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from _results import FOLDER, machine, mean_and_std, write_result
+from _results import FOLDER, machine, mean_and_std, with_earlier, write_result
 from sklearn.model_selection import train_test_split
 
 from mien.data.dataset import LabelledRows, labelled_rows, open_faces
@@ -71,11 +71,8 @@ def main() -> None:
         export(options.data / "fer2013.zip", pictures, options.labels, draw)
         for start in options.starts:
             run(pictures.with_name(start), pictures, options.data / "lfw.zip", start, draw)
-    written = FOLDER / "first_weights.json"
-    kept = read_json(written)["runs"] if written.is_file() else []
-    here = [figures(path) for path in RUNS.glob("*-*/*/metrics/evaluate.json")]
-    found = {(each["labels"], each["draw"], each["start"]): each for each in [*kept, *here]}
-    runs = [found[key] for key in sorted(found)]
+    here = map(figures, RUNS.glob("*-*/*/metrics/evaluate.json"))
+    runs = with_earlier(here, "first_weights", ("labels", "draw", "start"))
     result = {
         "machine": machine(),
         "summary": summarise(runs),

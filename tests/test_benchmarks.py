@@ -51,3 +51,17 @@ def test_other_seeds_stay_unless_their_settings_were_others(pipeline, tmp_path, 
     assert pipeline.earlier_runs(tmp_path / "none.json", now) == {}
     assert pipeline.earlier_runs(tmp_path / "kept.json", now | {"cluster": {"epochs": 3}}) == {}
     assert "these settings were others: cluster" in capsys.readouterr().out
+
+
+def test_a_run_in_a_fresh_clone_takes_no_other_from_the_committed_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    results = importlib.import_module("_results")
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    ours = [{"arm": "b", "draw": 0, "test": 0.2}]
+    assert results.with_earlier(ours, "some", ("arm", "draw")) == ours
+    theirs = [{"arm": "b", "draw": draw, "test": 0.1} for draw in (0, 1)]
+    write_json(tmp_path / "some.json", {"runs": [*theirs, {"arm": "a", "draw": 5, "test": 0.3}]})
+    found = results.with_earlier(iter(ours), "some", ("arm", "draw"))
+    assert [(run["arm"], run["draw"], run["test"]) for run in found] == [
+        ("a", 5, 0.3), ("b", 0, 0.2), ("b", 1, 0.1)
+    ]  # fmt: skip

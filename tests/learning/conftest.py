@@ -15,6 +15,13 @@ GENTLE = AugmentationSettings(
 COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
 
 
+class Unreadable:
+    """Labels that nobody may read."""
+
+    def __getattribute__(self, name):
+        raise AssertionError("a label was read")
+
+
 def stripes(labels, side=16):
     """Faces of horizontal (0) or vertical (1) stripes with noise, as their labels say."""
     rng = np.random.default_rng(0)

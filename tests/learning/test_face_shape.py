@@ -28,8 +28,8 @@ from mien.learning.face_shape import (
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import LandmarkSettings
-from tests.killing import Killed, kill
-from tests.learning.conftest import COMPUTE, GENTLE, MODEL
+from tests.killing import Killed, killing
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL, Unreadable
 
 SETTINGS = LandmarkSettings(
     networks=["accnn"], epochs=3, steps_per_epoch=6, batch_size=16, learning_rate=0.01,
@@ -145,13 +145,6 @@ def test_a_few_faces_among_other_pictures_are_too_few(faces):
         face_shapes(mixed, np.arange(62), 1, 1)
 
 
-class Unreadable:
-    """Labels that nobody may read."""
-
-    def __getattribute__(self, name):
-        raise AssertionError("a label was read")
-
-
 def make_task(faces, shapes, settings=SETTINGS):
     torch.manual_seed(3)
     labelled = LabelledRows(np.arange(20), Unreadable())
@@ -161,17 +154,10 @@ def make_task(faces, shapes, settings=SETTINGS):
 
 
 def train(folder, task, *, kill_after=None):
-    seen = []
-
-    def validate(net):
-        seen.append(1)
-        if kill_after is not None and len(seen) > kill_after:
-            kill()
-        return {}
-
     return fit(
         task, task.settings, epochs=task.settings.epochs, seed=0, fabric=make_fabric(COMPUTE),
-        checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
+        checkpoint=Checkpoint(folder / "run.safetensors"), title="test",
+        validate=killing(kill_after),
     )  # fmt: skip
 
 

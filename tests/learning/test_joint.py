@@ -22,7 +22,7 @@ from mien.learning.joint import (
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import ClusterSettings
-from tests.killing import Killed, kill
+from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 
 SETTINGS = ClusterSettings(
@@ -245,20 +245,13 @@ def test_unlabelled_faces_leave_the_running_statistics_alone():
 
 
 def cluster(folder, kill_after=None):
-    seen = []
-
-    def validate(net):
-        seen.append(1)
-        if kill_after is not None and len(seen) > kill_after:
-            kill()
-        return {}
-
     fabric = make_fabric(COMPUTE)  # first: it settles the number of threads, and so the last digits
     task = ClusterTask(network(), data(), SETTINGS, AUGMENTATION, 0)
     try:
         return task, fit(
             task, SETTINGS, epochs=4, seed=0, fabric=fabric,
-            checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
+            checkpoint=Checkpoint(folder / "run.safetensors"), title="test",
+            validate=killing(kill_after),
         )  # fmt: skip
     except Killed:
         return task, None

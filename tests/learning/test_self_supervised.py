@@ -11,8 +11,8 @@ from mien.learning.self_supervised import SelfSupervisedTask, effective_rank, vi
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import SelfSupervisedSettings
-from tests.killing import Killed, kill
-from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
+from tests.killing import Killed, killing
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL, Unreadable, stripes
 
 SETTINGS = SelfSupervisedSettings(
     networks=["accnn"], epochs=3, steps_per_epoch=6, batch_size=16, learning_rate=0.01,
@@ -21,13 +21,6 @@ SETTINGS = SelfSupervisedSettings(
 )  # fmt: skip
 FACES, _ = stripes(np.arange(1, 81) % 2)
 ROWS = np.arange(60)  # the last faces are not to be learned from
-
-
-class Unreadable:
-    """Labels that nobody may read."""
-
-    def __getattribute__(self, name):
-        raise AssertionError("a label was read")
 
 
 def make_task(settings=SETTINGS, faces=FACES):
@@ -39,18 +32,10 @@ def make_task(settings=SETTINGS, faces=FACES):
 
 
 def train(folder, *, settings=SETTINGS, kill_after=None, task=None):
-    seen = []
-
-    def validate(net):
-        seen.append(1)
-        if kill_after is not None and len(seen) > kill_after:
-            kill()
-        return effective_rank(net, FACES, ROWS)
-
     return fit(
         task or make_task(settings), settings, epochs=settings.epochs, seed=0,
         fabric=make_fabric(COMPUTE), checkpoint=Checkpoint(folder / "run.safetensors"),
-        validate=validate, title="test",
+        validate=killing(kill_after, lambda net: effective_rank(net, FACES, ROWS)), title="test",
     )  # fmt: skip
 
 

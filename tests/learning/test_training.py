@@ -21,7 +21,7 @@ from mien.learning.training import (
 )
 from mien.model.accnn import ACCNN
 from mien.params import TrainingSettings
-from tests.killing import Killed, kill
+from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 
 LABELS = np.arange(60) % 2
@@ -35,17 +35,10 @@ def train(folder, *, kill_after=None, seed=0, fabric=None, settings=TRAINING):
     faces, labelled = stripes(LABELS)
     torch.manual_seed(3)
     task = SupervisedTask(ACCNN(MODEL, 2), faces, labelled, settings, Augmentation(GENTLE))
-    seen = []
-
-    def validate(net):
-        seen.append(1)
-        if kill_after is not None and len(seen) > kill_after:
-            kill()
-        return {"validation_accuracy": 0.0}
-
     return fit(
         task, settings, epochs=settings.epochs, seed=seed, fabric=fabric or make_fabric(COMPUTE),
-        checkpoint=Checkpoint(folder / "run.safetensors"), validate=validate, title="test",
+        checkpoint=Checkpoint(folder / "run.safetensors"), title="test",
+        validate=killing(kill_after, lambda net: {"validation_accuracy": 0.0}),
     )  # fmt: skip
 
 

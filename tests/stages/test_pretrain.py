@@ -18,10 +18,14 @@ from tests.stages.conftest import same, state
 SHORT = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
 
 
+def pretraining(params, **changes):
+    """The same settings with others of `pretrain`."""
+    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update=changes)})
+
+
 def settings(params, epochs):
     start = params.pretrain.self_supervised.model_copy(update={**SHORT, "epochs": epochs})
-    changes = {**SHORT, "self_supervised": start}
-    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update=changes)})
+    return pretraining(params, **SHORT, self_supervised=start)
 
 
 def run(params, folder, name):
@@ -109,8 +113,7 @@ def drawn(measured):
 def begun_by_landmarks(params, **changes):
     small = {**SHORT, "components": 3, **changes}
     start = params.pretrain.landmarks.model_copy(update=small)
-    pretrain = params.pretrain.model_copy(update={**SHORT, "landmarks": start})
-    return params.model_copy(update={"pretrain": pretrain})
+    return pretraining(params, **SHORT, landmarks=start)
 
 
 def test_a_start_by_landmarks(drawn, params):
@@ -140,8 +143,7 @@ def test_killed_after_the_landmarks_it_does_not_seek_them_again(drawn, params, m
 def test_a_larger_network_may_begin_by_landmarks(drawn, params):
     larger = with_larger(params).pretrain.larger
     asked = begun_by_landmarks(params, networks=["larger"])
-    changed = asked.pretrain.model_copy(update={"larger": larger})
-    run(asked.model_copy(update={"pretrain": changed}), drawn, "on")
+    run(pretraining(asked, larger=larger), drawn, "on")
     assert (drawn / "on/larger_1_landmarks.csv").exists()
     assert "landmarks" not in read_json(drawn / "on.json")
 
@@ -150,8 +152,7 @@ def test_landmarks_go_on_from_what_views_have_taught(drawn, params):
     alone = run(begun_by_landmarks(params), drawn, "alone")
     both = begun_by_landmarks(params)
     views = settings(params, 2).pretrain.self_supervised
-    pretrain_settings = both.pretrain.model_copy(update={"self_supervised": views})
-    after = run(both.model_copy(update={"pretrain": pretrain_settings}), drawn, "after")
+    after = run(pretraining(both, self_supervised=views), drawn, "after")
     assert {"self_supervised", "landmarks"} <= set(read_json(drawn / "after.json"))
     assert not same(alone, after)
 
@@ -165,8 +166,7 @@ def with_larger(params, **changes):
     sizes = {"epochs": 3, "batch_size": 24, "stem": 8, "widths": [16, 32], "blocks": [1, 1],
              "weight": 0.5}  # fmt: skip
     larger = params.pretrain.larger.model_copy(update={**sizes, **changes})
-    pretrain = params.pretrain.model_copy(update={**SHORT, "larger": larger})
-    return params.model_copy(update={"pretrain": pretrain})
+    return pretraining(params, **SHORT, larger=larger)
 
 
 def test_a_larger_network_is_listened_to_where_asked_for(measured, params):
@@ -201,10 +201,8 @@ def test_larger_networks_may_start_without_labels(measured, params):
     start = params.pretrain.self_supervised.model_copy(update=SHORT)
 
     def begun(*networks):
-        larger = with_larger(params, networks=2)
         schedule = start.model_copy(update={"networks": [*networks]})
-        pretrain = larger.pretrain.model_copy(update={"self_supervised": schedule})
-        return larger.model_copy(update={"pretrain": pretrain})
+        return pretraining(with_larger(params, networks=2), self_supervised=schedule)
 
     networks = {}
     for name, which in {"own": ["accnn"], "theirs": ["larger"], "all": ["accnn", "larger"]}.items():

@@ -55,6 +55,11 @@ def unlabelled_rows(manifest: pd.DataFrame) -> Rows:
     return _rows(manifest[manifest["role"] == "unlabelled"])
 
 
+def evenly(rows: Rows, most: int) -> Rows:
+    """At most so many of ``rows`` ``[n]``, from the first to the last at even distances."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+
+
 def indices(labels: "pd.Series[str]", expressions: Sequence[str]) -> Rows:
     """Expression names as indices into ``expressions``; -1 for any other name and for null."""
     codes = pd.Categorical(labels, categories=list(expressions)).codes

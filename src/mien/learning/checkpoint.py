@@ -30,8 +30,7 @@ def training_code(*own: str) -> list[Path]:
     """
     package = Path(__file__).parents[1]
     folders = [package / "learning", package / "model"]
-    names = ("augmentation.py", "dataset.py", "face_mesh.onnx", "face_mesh.py")
-    data = [package / "data" / name for name in names]
+    data = [package / "data" / name for name in ("augmentation.py", "dataset.py")]
     modules = [path for folder in folders for path in folder.glob("*.py")]
     return [*sorted(modules), *data, *map(Path, own)]
 

@@ -1,8 +1,8 @@
 """A start without labels: from how a face looks to what shape it is in.
 
 Expressions are seen in the shape of brows, eyes and mouth, and where the landmarks of a face lie
-can be had for any face without a label (`mien.data.face_mesh`). The network learns to tell a face's
-shape, freed from the head's place, size and turn, from strong views of it: landmarks as an
+can be had for any face without a label (`mien.learning.face_mesh`). The network learns to tell a
+face's shape, freed from the head's place, size and turn, from strong views of it: landmarks as an
 auxiliary task (Zhang, Luo, Loy & Tang: *Facial Landmark Detection by Deep Multi-task Learning*,
 ECCV 2014), here before the labels (docs/method.md, section 2).
 """
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
-from mien.data.face_mesh import FaceMesh, Landmarks, Points
+from mien.data.dataset import Faces, LabelledRows, Rows, evenly
 from mien.errors import MienError
 from mien.learning.embedding import embed_faces
-from mien.learning.training import Task, shuffled
+from mien.learning.face_mesh import FaceMesh, Landmarks, Points
+from mien.learning.training import StartTask
 from mien.model.accnn import ACCNN
 from mien.params import LandmarkSettings
 from mien.progress import progress
@@ -118,10 +118,11 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
         MienError: hardly any of them shows the landmarks of a face.
     """
     mesh = FaceMesh(threads)
-    chosen = rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(int)]
-    sample = [seen for _, seen in _seen(mesh, faces, chosen, "landmarks of a sample")]
+    everyone = np.arange(len(rows))
+    sample = evenly(everyone, _SAMPLE)
+    seen = [landmarks for _, landmarks in _seen(mesh, faces, rows, sample)]
     points, found = (
-        np.concatenate([getattr(seen, name) for seen in sample]) for name in ("points", "found")
+        np.concatenate([getattr(each, name) for each in seen]) for name in ("points", "found")
     )
     if found.sum() < 2 or found.mean() < _FEW:
         raise MienError(
@@ -131,8 +132,10 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     components = min(components, int(found.sum()) - 1)  # a handful of faces differ in fewer ways
     space = shape_space(points[found], mesh.mirror, components)
     codes, known = np.empty((len(rows), components), np.float32), np.empty(len(rows), bool)
-    for part, seen in _seen(mesh, faces, rows, "landmarks"):
-        codes[part], known[part] = space.codes(seen.points, mesh.mirror), seen.found
+    codes[sample], known[sample] = space.codes(points, mesh.mirror), found
+    for places, landmarks in _seen(mesh, faces, rows, np.setdiff1d(everyone, sample)):
+        codes[places] = space.codes(landmarks.points, mesh.mirror)
+        known[places] = landmarks.found
     print(f"landmarks: found in {known.mean():.1%} of {len(rows):,} faces", flush=True)
     # the farther shapes go along it, the less of a component is chance
     weights = np.sqrt(space.deviations / space.deviations[0])
@@ -144,21 +147,21 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
 
 
 def _seen(
-    mesh: FaceMesh, faces: Faces, rows: Rows, title: str
-) -> Iterator[tuple[slice, Landmarks]]:
-    """Landmarks of the faces at ``rows``, some at a time, and which of them these are."""
-    with progress(len(rows), title, unit="faces", done="faces looked at") as bar:
-        for start in range(0, len(rows), _CHUNK):
-            part = slice(start, start + _CHUNK)
+    mesh: FaceMesh, faces: Faces, rows: Rows, places: Rows
+) -> Iterator[tuple[Rows, Landmarks]]:
+    """Landmarks of the faces at these places of ``rows``, some at a time, and whose they are."""
+    with progress(len(places), "landmarks", unit="faces", done="faces looked at") as bar:
+        for start in range(0, len(places), _CHUNK):
+            part = places[start : start + _CHUNK]
             yield part, mesh(faces[rows[part]])
-            bar.update(len(rows[part]))
+            bar.update(len(part))
 
 
-class ShapeTask(Task):
-    """The network tells, from strong views of the faces at ``rows`` ``[n]``, their `FaceShapes`.
+class ShapeTask(StartTask):
+    """The network tells, from a strong view of each face, its `FaceShapes`.
 
-    A head of its own does, which this training alone uses; ``labelled`` lends faces, not labels.
-    The loss is Huber's, of a face whose landmarks were not found 0.
+    A head of its own does, which this training alone uses. The loss is Huber's, of a face whose
+    landmarks were not found 0.
     """
 
     codes: Tensor
@@ -175,30 +178,20 @@ class ShapeTask(Task):
         settings: LandmarkSettings,
         augmentation: Augmentation,
     ) -> None:
-        super().__init__(net, faces, labelled)
-        self.rows, self.settings, self.augmentation = rows, settings, augmentation
+        super().__init__(net, faces, labelled, rows, settings, augmentation)
         self.head = nn.Sequential(
             nn.Linear(net.embedding_size, _HIDDEN),
             nn.ReLU(inplace=True),
             nn.Linear(_HIDDEN, shapes.codes.shape[1]),
         )
-        for name in ("codes", "found", "weights"):
-            self.register_buffer(name, getattr(shapes, name), persistent=False)
-
-    def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
-    ) -> dict[str, float]:
-        batch = self.settings.batch_size
-        self._batches = shuffled(len(self.rows), steps * batch, rng).view(steps, batch)
-        return {}
+        for name, values in vars(shapes).items():
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
-        chosen = self._batches[step]
-        faces = to_tensor(self.faces[self.rows[chosen.numpy()]], self.codes.device)
+        places, faces = self.batch(step)
         told = self.head(self.net.embed(self.augmentation.strong(faces, rng))).float()
-        chosen = chosen.to(self.codes.device)
-        errors = functional.smooth_l1_loss(told, self.codes[chosen], reduction="none")
-        known = self.found[chosen]
+        errors = functional.smooth_l1_loss(told, self.codes[places], reduction="none")
+        known = self.found[places]
         loss = ((errors * self.weights).mean(dim=1) * known).sum() / known.sum().clamp_min(1)
         return {"loss": loss}
 
@@ -214,8 +207,7 @@ def shape_r2(
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import cross_val_predict
 
-    known = np.flatnonzero(shapes.found.numpy())
-    chosen = known[np.linspace(0, len(known) - 1, min(most, len(known))).astype(int)]
+    chosen = evenly(np.flatnonzero(shapes.found.numpy()), most)
     z = embed_faces(model, faces, rows[chosen]).embeddings
     truth = shapes.codes.numpy()[chosen]
     read = cross_val_predict(RidgeCV(alphas=np.logspace(-3, 3, 7)), z, truth, cv=2)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
+from mien.data.dataset import Faces, LabelledRows, Rows, evenly
 from mien.learning.embedding import embed_faces
-from mien.learning.training import Task, shuffled
+from mien.learning.training import StartTask
 from mien.model.accnn import ACCNN
 from mien.params import SelfSupervisedSettings
 
@@ -66,8 +66,10 @@ class Projector(nn.Sequential):
         super().__init__(*layers, nn.Linear(outputs, outputs, bias=False))
 
 
-class SelfSupervisedTask(Task):
-    """VICReg on ``rows`` ``[n]`` of the store; the labels of ``labelled`` are not read."""
+class SelfSupervisedTask(StartTask):
+    """VICReg on two strong views of each face."""
+
+    settings: SelfSupervisedSettings
 
     def __init__(
         self,
@@ -78,21 +80,12 @@ class SelfSupervisedTask(Task):
         settings: SelfSupervisedSettings,
         augmentation: Augmentation,
     ) -> None:
-        super().__init__(net, faces, labelled)
-        self.rows, self.settings, self.augmentation = rows, settings, augmentation
+        super().__init__(net, faces, labelled, rows, settings, augmentation)
         self.projector = Projector(net.embedding_size, settings.projection)
-
-    def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
-    ) -> dict[str, float]:
-        batch = self.settings.batch_size
-        self._batches = shuffled(len(self.rows), steps * batch, rng).view(steps, batch).numpy()
-        return {}
 
     def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
         settings = self.settings
-        device = next(self.net.parameters()).device
-        faces = to_tensor(self.faces[self.rows[self._batches[step]]], device)
+        _, faces = self.batch(step)
         views = [self.augmentation.strong(faces, rng) for _ in range(2)]
         first, second = self.projector(self.net.embed(torch.cat(views))).float().chunk(2)
         terms = vicreg(first, second)
@@ -110,8 +103,7 @@ def effective_rank(model: ACCNN, faces: Faces, rows: Rows, most: int = 1000) -> 
     ``exp(H(σ / Σσ))`` of the singular values of the centred embeddings (Garrido et al., RankMe,
     2023): a measure of the training that needs no label.
     """
-    chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
-    embeddings = embed_faces(model, faces, chosen).embeddings
+    embeddings = embed_faces(model, faces, evenly(rows, most)).embeddings
     values = np.linalg.svd(embeddings - embeddings.mean(axis=0), compute_uv=False)
     if not values.sum():
         return {"effective_rank": 1.0}

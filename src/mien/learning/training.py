@@ -22,12 +22,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from tqdm import tqdm
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import Faces, LabelledRows, to_tensor
+from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
 from mien.model.accnn import ACCNN
 from mien.model.losses import balanced_cross_entropy
-from mien.params import ComputeSettings, ScheduleSettings, TrainingSettings
+from mien.params import ComputeSettings, ScheduleSettings, StartSettings, TrainingSettings
 
 History = list[dict[str, float]]
 
@@ -55,6 +55,35 @@ class Task(nn.Module):
 
         ``teacher`` is the running average of the network, in evaluation mode.
         """
+
+
+class StartTask(Task):
+    """Learning from the faces at ``rows`` ``[n]`` of the store; ``labelled`` lends no labels."""
+
+    def __init__(
+        self,
+        net: ACCNN,
+        faces: Faces,
+        labelled: LabelledRows,
+        rows: Rows,
+        settings: StartSettings,
+        augmentation: Augmentation,
+    ) -> None:
+        super().__init__(net, faces, labelled)
+        self.rows, self.settings, self.augmentation = rows, settings, augmentation
+
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+    ) -> dict[str, float]:
+        batch = self.settings.batch_size
+        self._batches = shuffled(len(self.rows), steps * batch, rng).view(steps, batch)
+        return {}
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Places ``[B]`` of a step's faces among the rows, and the faces ``[B, 1, S, S]``."""
+        device = next(self.net.parameters()).device
+        places = self._batches[step]
+        return places.to(device), to_tensor(self.faces[self.rows[places.numpy()]], device)
 
 
 @dataclass(frozen=True)

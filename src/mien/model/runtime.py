@@ -9,10 +9,13 @@ import onnxruntime
 from numpy.typing import NDArray
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """The exported network on one CPU thread: for so small a network more threads are slower."""
+def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """The exported network on the CPU: for so small a network more threads than one are slower.
+
+    0 threads mean all cores.
+    """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 

@@ -2,7 +2,6 @@
 from all training faces without labels, and other networks have a say beside the labels."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,13 @@ from mien.learning.distillation import (
     refined_labels,
 )
 from mien.learning.embedding import accuracy_on
+from mien.learning.face_mesh import WEIGHTS
 from mien.learning.face_shape import FaceShapes, ShapeTask, face_shapes, shape_r2
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import (
     Fitted,
     History,
+    StartTask,
     SupervisedTask,
     class_log_prior,
     fit,
@@ -39,8 +40,6 @@ from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_networks, save_weights, shipped_weights
 from mien.params import NetworkKind, Params
 from mien.stages._run import run_stage
-
-StartTask = SelfSupervisedTask | ShapeTask
 
 
 def main(
@@ -72,7 +71,8 @@ def main(
     refinery = [shipped_weights(size) for size in settings.refinery.networks]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     shipped = [*refinery, *([start] if start else [])]
-    inputs = [manifest, faces, *shipped, *training_code(__file__)]
+    mesh = [WEIGHTS] if settings.landmarks.epochs else []
+    inputs = [manifest, faces, *shipped, *mesh, *training_code(__file__)]
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
@@ -127,7 +127,7 @@ def main(
                     Augmentation(views),
                 ),
                 "self_supervised",
-                partial(effective_rank, faces=store, rows=everyone),
+                lambda net: effective_rank(net, store, everyone),
             )
         if settings.landmarks.begins(kind):
             shapes = shapes_of_all()
@@ -137,14 +137,15 @@ def main(
                     network, store, labelled, everyone, shapes, settings.landmarks, augmentation
                 ),
                 "landmarks",
-                partial(shape_r2, faces=store, rows=everyone, shapes=shapes),
+                lambda net: shape_r2(net, store, everyone, shapes),
             )
         return network, figures
 
     def shapes_of_all() -> FaceShapes:
         components, threads = settings.landmarks.components, params.compute.threads
-        make = partial(face_shapes, store, everyone, components, threads)
-        return FaceShapes(**run.once("shapes", lambda: vars(make())))
+        return FaceShapes(
+            **run.once("shapes", lambda: vars(face_shapes(store, everyone, components, threads)))
+        )
 
     def draw(name: str, history: History, title: str) -> None:
         write_curves(report / f"{name}.csv", report / f"{name}.svg", history, title)

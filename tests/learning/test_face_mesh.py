@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mien.data.face_mesh import FaceMesh
 from mien.data.synthetic.rendering import render
+from mien.learning.face_mesh import FaceMesh
 
 UPPER_LIP, LOWER_LIP, CHIN, FOREHEAD = 13, 14, 152, 10
 LEFT_EYE, RIGHT_EYE = 33, 263

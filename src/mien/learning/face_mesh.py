@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from mien.data.dataset import Faces
@@ -48,11 +47,9 @@ class FaceMesh:
     """
 
     def __init__(self, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(
-            WEIGHTS, options, providers=["CPUExecutionProvider"]
-        )
+        from mien.model.runtime import open_session  # what is seldom asked for need not be loaded
+
+        self._session = open_session(WEIGHTS, threads)
         pairs = self._session.get_modelmeta().custom_metadata_map["mirror"]
         self.mirror: NDArray[np.int64] = np.array(pairs.split(), np.int64)
         """Which landmark each one is in the mirrored face, ``[468]``."""
