@@ -67,7 +67,8 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.landmarks.networks", [], "at least 1 item"),
         ("pretrain.landmarks.components", 0, "greater than or equal to 1"),
         ("pretrain.landmarks.components", 257, "less than or equal to 256"),
-        ("cluster.network", "small", "'accnn' or 'larger'"),
+        ("cluster.networks", ["small"], "'accnn' or 'larger'"),
+        ("cluster.networks", [], "at least 1 item"),
         ("cluster.temperature", 0.01, r"greater than or equal to 0\.02"),
         ("finetune.consistency_guess", "mine", "'own' or 'clusters'"),
         ("pretrain.self_supervised.strength", 0.5, "greater than or equal to 1"),
@@ -156,8 +157,8 @@ def test_a_network_has_one_start(settings, start):
 
 
 def test_a_larger_network_that_is_asked_for_is_there(settings):
-    settings["cluster"]["network"] = "larger"
-    with pytest.raises(MienError, match=r"cluster.network: pretrain.larger.epochs is 0"):
+    settings["cluster"]["networks"] = ["accnn", "larger"]
+    with pytest.raises(MienError, match=r"cluster.networks: pretrain.larger.epochs is 0"):
         parse_params(settings, "params.yaml")
     for start in ("landmarks", "self_supervised"):
         settings["pretrain"][start] |= {"epochs": 1, "networks": ["larger"]}
@@ -166,7 +167,7 @@ def test_a_larger_network_that_is_asked_for_is_there(settings):
         settings["pretrain"][start]["epochs"] = int(start == "self_supervised")
     settings["pretrain"]["larger"]["epochs"] = 1
     settings["pretrain"]["first_weights"] = "small"  # the start without labels is another network's
-    assert parse_params(settings, "params.yaml").cluster.network == "larger"
+    assert parse_params(settings, "params.yaml").cluster.networks == ["accnn", "larger"]
 
 
 def test_the_overlay_with_a_larger_network_is_right(root):
@@ -174,7 +175,7 @@ def test_the_overlay_with_a_larger_network_is_right(root):
     changes = merge(real, read_yaml(root / "configs" / "larger.yaml"))
     params = parse_params(complete_params(changes), "larger")
     assert params.larger_model.convolution == "ordinary"
-    assert params.cluster.network == "larger"
+    assert params.cluster.networks == ["larger"]
     assert params.finetune.consistency_guess == "clusters"
 
 

@@ -381,9 +381,9 @@ class JointSettings(TrainingSettings):
 class ClusterSettings(JointSettings):
     """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
 
-    network: NetworkKind
-    """Which network learns here and labels the faces: the AC-CNN itself, or those of
-    ``pretrain.larger``, from which the AC-CNN then learns in ``finetune``."""
+    networks: Annotated[list[NetworkKind], Field(min_length=1)]
+    """Which networks learn here and label the faces together: the AC-CNN itself, those of
+    ``pretrain.larger``. Without the AC-CNN it waits and learns from the others in ``finetune``."""
     rounds: Positive
     prototypes_per_expression: Positive
     free_prototypes: Count
@@ -549,8 +549,8 @@ class Params(Section):
                 raise ValueError(
                     f"pretrain.larger.widths: each must be a multiple of model.ratio ({ratio})"
                 )
-        if self.cluster.network == "larger" and not self.pretrain.larger.epochs:
-            raise ValueError("cluster.network: pretrain.larger.epochs is 0, so there is no larger")
+        if "larger" in self.cluster.networks and not self.pretrain.larger.epochs:
+            raise ValueError("cluster.networks: pretrain.larger.epochs is 0, so there is no larger")
         for name, stages in widths.items():
             if self.prepare.image_size % 2 ** len(stages):
                 raise ValueError(

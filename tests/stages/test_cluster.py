@@ -21,11 +21,11 @@ SHORT = {
 }  # fmt: skip
 
 
-def settings(params, network="accnn", guess="own"):
+def settings(params, *networks, guess="own"):
     """Short trainings; every face is accepted, for networks as little trained as these agree on
     none."""
     larger = params.pretrain.larger.model_copy(update={"epochs": 1})
-    clusters = {"network": network, "rounds": 1, "free_prototypes": 2}
+    clusters = {"networks": list(networks) or ["accnn"], "rounds": 1, "free_prototypes": 2}
     floors = {"min_posterior": 0.0, "min_margin": 0.0, "min_purity": 0.0, "max_sparse_share": 0.0}
     changes = {
         "pretrain": params.pretrain.model_copy(update={"larger": larger}),
@@ -96,6 +96,24 @@ def test_several_networks_label_by_their_mean(measured, params):
     np.testing.assert_allclose(found["margin"], top[:, -1] - top[:, -2], atol=1e-6)
 
 
+def test_the_accnn_learns_beside_a_larger_network(measured, params):
+    larger_networks(measured, params, [1])
+    own, theirs, both = (
+        run(settings(params, *networks), measured, "-".join(["by", *networks]))
+        for networks in (["accnn"], ["larger"], ["larger", "accnn"])
+    )
+    np.testing.assert_allclose(both, (own + theirs) / 2, atol=1e-6)
+    beside = state(measured / "by-larger-accnn.safetensors")
+    assert same(beside, state(measured / "by-accnn.safetensors"))
+    said = read_json(measured / "by-larger-accnn-metrics.json")
+    assert said["network"] == "accnn", "whose weights are saved"
+    assert (measured / "by-larger-accnn/larger_1.svg").exists()
+    first, found = (
+        pd.read_parquet(measured / f"{n}.parquet") for n in ("by-accnn", "by-larger-accnn")
+    )
+    pd.testing.assert_series_equal(found["cluster"], first["cluster"])
+
+
 def test_killed_between_the_larger_networks_it_goes_on(measured, params, monkeypatch):
     larger_networks(measured, params, [1, 2])
     whole = run(settings(params, "larger"), measured, "whole")
@@ -127,7 +145,7 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
     monkeypatch.setattr(finetune.JointTask, "set_targets", listen)
 
     def tune(guess, assignments="theirs"):
-        changed = settings(params, "larger", guess)
+        changed = settings(params, "larger", guess=guess)
         files = {"manifest": measured / "manifest.parquet", "faces": measured / "faces.npy"}
         files["assignments"] = measured / f"{assignments}.parquet"
         training_set = measured / "training_set.parquet"

@@ -61,7 +61,7 @@ def test_what_it_leaves(params, measured):
 
 
 def test_the_curves_of_a_larger_network_are_called_so(params, measured):
-    stages = {"cluster": params.cluster.model_copy(update={"network": "larger"})}
+    stages = {"cluster": params.cluster.model_copy(update={"networks": ["larger"]})}
     write_text(measured / "plots/cluster.csv", "round,loss\n1,0.5\n")
     _run(params.model_copy(update=stages), measured)
     page = (measured / "report/index.html").read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 """Stage `cluster`: joint learning. Guided clustering labels the unlabelled faces while the network
 learns from those labels, in rounds, until the clusters settle.
 
-The network is the AC-CNN; where asked for, larger networks take its place here, and the AC-CNN
-learns from what they say in the stage `finetune`.
+The network is the AC-CNN; where asked for, larger networks learn beside it or in its place, all
+label the faces together, and the AC-CNN learns from what they say in the stage `finetune`.
 """
 
 from collections.abc import Sequence
@@ -79,18 +79,18 @@ def main(
         final_nmi = agreement(task.clusters.cpu().numpy(), found.clustering.cluster)
         return fitted.model, found, by_round(fitted.history, final_nmi)
 
-    if settings.network == "larger":
-        model = trained.model  # it learns nothing here, and goes on from where it was
-        networks, several = load_networks(larger), []
-        for number, each in enumerate(networks, 1):
-            name, title = f"larger_{number}", f"cluster, larger network {number}/{len(networks)}"
-            seed = params.seed + number - 1
-            _, said, figures = learn(each.model, run.part(name), title, seed)
-            write_curves(report / f"{name}.csv", report / f"{name}.svg", figures, "Joint learning")
-            several.append((said, figures))
-        found, rounds = joined([said for said, _ in several]), several[0][1]
-    else:
-        model, found, rounds = learn(trained.model, run, "cluster", params.seed)
+    model = trained.model  # where others learn in its place it goes on from where it was
+    several: list[tuple[ClusteredFaces, History]] = []
+    if "accnn" in settings.networks:
+        model, said, figures = learn(model, run, "cluster", params.seed)
+        several.append((said, figures))
+    networks = load_networks(larger) if "larger" in settings.networks else []
+    for number, each in enumerate(networks, 1):
+        name, title = f"larger_{number}", f"cluster, larger network {number}/{len(networks)}"
+        _, said, figures = learn(each.model, run.part(name), title, params.seed + number - 1)
+        write_curves(report / f"{name}.csv", report / f"{name}.svg", figures, "Joint learning")
+        several.append((said, figures))
+    found, rounds = joined([said for said, _ in several]), several[0][1]
 
     save_weights(weights, model, trained.expressions, trained.image_size)
     unlabelled = table[table["role"] == "unlabelled"]
@@ -102,7 +102,8 @@ def main(
     write_json(
         metrics,
         {
-            "network": settings.network,  # of several larger ones the first one's figures
+            # whose figures these are; of several larger ones the first one's
+            "network": "accnn" if "accnn" in settings.networks else "larger",
             "unlabelled_faces": len(rows),
             "prototypes": len(found.clustering.prototypes.vectors),
             "dustbin_share": float((rows["cluster"] == FREE).mean()),
