@@ -154,6 +154,8 @@ def test_services_count_each_for_itself(server, package, tmp_path, start):
     with start(tmp_path, MIEN_MODEL=str(package)) as other:
         send(other, encode(FACE))
         assert counted(other, "mien_predictions_total") == 1
+        # a temporary folder stayed behind with each start
+        assert any((tmp_path / f".mien/figures-{httpx.URL(other.url).port}").iterdir())
     send(server, encode(FACE))
     assert counted(server, "mien_predictions_total") == before + 1
 

@@ -2,8 +2,8 @@
 
 import argparse
 import os
+import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from mien.errors import MienError
@@ -30,13 +30,16 @@ def main(arguments: list[str] | None = None) -> None:
         require_free(host, options.port, "name another one: --port 3001")
     except MienError as error:
         sys.exit(f"mien.serving: error: {error}")
+    figures = Path.cwd() / ".mien" / f"figures-{options.port}"  # those of the last one are void
+    shutil.rmtree(figures, ignore_errors=True)
+    figures.mkdir(parents=True)
     print(f"serving {folder} on http://127.0.0.1:{options.port}", flush=True)
     os.environ |= {
         "BENTOML_DO_NOT_TRACK": "True",
         "DO_NOT_TRACK": "1",
         "MIEN_MODEL": str(folder.resolve()),
         "PWD": str(Path.cwd()),  # where the workers' relative paths start
-        "MIEN_FIGURES": tempfile.mkdtemp(prefix="mien-figures-"),
+        "MIEN_FIGURES": str(figures),
     }
     command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
     command += ["--host", host, "--port", str(options.port)]
