@@ -14,7 +14,7 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows
 from mien.data.synthetic.rendering import render
 from mien.errors import MienError
-from mien.learning import face_shape
+from mien.learning import face_mesh, face_shape
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.face_shape import (
     FaceShapes,
@@ -28,7 +28,7 @@ from mien.learning.face_shape import (
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import LandmarkSettings
-from tests.killing import Killed, killing
+from tests.killing import Killed, kill, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, Unreadable
 
 SETTINGS = LandmarkSettings(
@@ -101,9 +101,13 @@ def faces():
     return render([f"person{i}/0" for i in range(120)], ["surprise", "happy"] * 60, seed=0)
 
 
+def anew(_, make):
+    return make()
+
+
 @pytest.fixture(scope="module")
 def shapes(faces):
-    return face_shapes(faces, np.arange(100), 4, 1)
+    return face_shapes(faces, np.arange(100), 4, 1, anew)
 
 
 def test_a_faces_code_says_its_expression(shapes):
@@ -118,10 +122,33 @@ def test_a_faces_code_says_its_expression(shapes):
 
 
 def test_codes_do_not_depend_on_the_faces_beside_them(faces, shapes, monkeypatch):
-    monkeypatch.setattr(face_shape, "_CHUNK", 7)
-    again = face_shapes(faces, np.arange(100), 4, 1)
+    monkeypatch.setattr(face_mesh, "_CHUNK", 7)
+    monkeypatch.setattr(face_shape, "_BLOCK", 30)
+    again = face_shapes(faces, np.arange(100), 4, 1, anew)
     torch.testing.assert_close(again.codes, shapes.codes, atol=0.01, rtol=0)
     assert torch.equal(again.found, shapes.found)
+
+
+def test_a_search_that_was_killed_goes_on(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(face_shape, "_SAMPLE", 50)
+    monkeypatch.setattr(face_shape, "_BLOCK", 20)
+    whole = face_shapes(faces, np.arange(100), 4, 1, anew)
+    looked: list[int] = []
+    look = face_mesh.FaceMesh.__call__
+
+    def looking(mesh, block):
+        looked.append(len(block))
+        return kill() if len(looked) == 5 else look(mesh, block)
+
+    monkeypatch.setattr(face_mesh.FaceMesh, "__call__", looking)
+    keep = Checkpoint.of(tmp_path, {}, []).once
+    with pytest.raises(Killed):
+        face_shapes(faces, np.arange(100), 4, 1, keep)
+    assert looked == [20, 20, 10, 20, 20], "the sample, then the others"
+    again = face_shapes(faces, np.arange(100), 4, 1, keep)
+    assert looked[5:] == [20, 10]
+    for name, tensor in vars(whole).items():
+        torch.testing.assert_close(getattr(again, name), tensor, rtol=0, atol=1e-6)
 
 
 def test_what_shows_no_faces_is_refused():
@@ -129,11 +156,11 @@ def test_what_shows_no_faces_is_refused():
     with pytest.raises(
         MienError, match=r"in 0 of 30 faces .* set pretrain\.landmarks\.epochs to 0"
     ):
-        face_shapes(noise, np.arange(30), 4, 1)
+        face_shapes(noise, np.arange(30), 4, 1, anew)
 
 
 def test_a_handful_of_faces_has_fewer_components(faces):
-    few = face_shapes(faces[:8], np.arange(8), 48, 1)
+    few = face_shapes(faces[:8], np.arange(8), 48, 1, anew)
     assert few.codes.shape[1] == int(few.found.sum()) - 1
     assert torch.isfinite(few.codes).all()
 
@@ -142,7 +169,7 @@ def test_a_few_faces_among_other_pictures_are_too_few(faces):
     noise = np.random.default_rng(0).integers(256, size=(58, 48, 48), dtype=np.uint8)
     mixed = np.concatenate([faces[:4], noise])
     with pytest.raises(MienError, match=r"in [2-4] of 62 faces"):
-        face_shapes(mixed, np.arange(62), 1, 1)
+        face_shapes(mixed, np.arange(62), 1, 1, anew)
 
 
 def make_task(faces, shapes, settings=SETTINGS):

@@ -9,6 +9,7 @@ from mien.data.manifest import read_manifest, write_manifest
 from mien.data.synthetic.rendering import render
 from mien.errors import MienError
 from mien.files import read_json, write_json
+from mien.learning.face_mesh import FaceMesh
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_networks, load_weights, save_weights
 from mien.stages import pretrain
@@ -136,7 +137,7 @@ def test_killed_after_the_landmarks_it_does_not_seek_them_again(drawn, params, m
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain, "shape_r2", lambda *_, **__: kill())
         run(asked, drawn, "killed")
-    monkeypatch.setattr(pretrain, "face_shapes", kill)
+    monkeypatch.setattr(FaceMesh, "__call__", kill)
     assert same(run(asked, drawn, "killed"), whole)
 
 

@@ -7,8 +7,9 @@ auxiliary task (Zhang, Luo, Loy & Tang: *Facial Landmark Detection by Deep Multi
 ECCV 2014), here before the labels (docs/method.md, section 2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,18 +21,20 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, evenly
 from mien.errors import MienError
 from mien.learning.embedding import embed_faces
-from mien.learning.face_mesh import FaceMesh, Landmarks, Points
+from mien.learning.face_mesh import FaceMesh, Points
 from mien.learning.training import StartTask
 from mien.model.accnn import ACCNN
 from mien.params import LandmarkSettings
 from mien.progress import progress
 
 Array = NDArray[np.float32]
+Keep = Callable[[str, Callable[[], dict[str, Tensor]]], dict[str, Tensor]]
+"""Makes what has a name, or fetches what was kept of it: `Checkpoint.once`."""
 
 _SAMPLE = 8192
 """So many faces give the mean shape and its components."""
-_CHUNK = 16
-"""Faces at once: of many more the network's maps leave the cache."""
+_BLOCK = 512
+"""So many faces are looked at between what is kept: a few seconds' work."""
 _ROUNDS = 3
 _FEW = 0.1
 """Where fewer faces than this share have landmarks they are no photographs of faces."""
@@ -105,7 +108,7 @@ class FaceShapes:
     weights: Tensor
 
 
-def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> FaceShapes:
+def face_shapes(faces: Faces, rows: Rows, components: int, threads: int, keep: Keep) -> FaceShapes:
     """The shapes of the faces at ``rows``, from their landmarks; a few milliseconds for each face.
 
     Args:
@@ -113,6 +116,7 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
         rows: store rows, ``[n]``.
         components: K, at most; of fewer faces there are fewer.
         threads: CPU threads; 0 means all cores.
+        keep: keeps what was found so far: the search goes on where it was killed.
 
     Raises:
         MienError: hardly any of them shows the landmarks of a face.
@@ -120,10 +124,7 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     mesh = FaceMesh(threads)
     everyone = np.arange(len(rows))
     sample = evenly(everyone, _SAMPLE)
-    seen = [landmarks for _, landmarks in _seen(mesh, faces, rows, sample)]
-    points, found = (
-        np.concatenate([getattr(each, name) for each in seen]) for name in ("points", "found")
-    )
+    points, found = _seen(mesh, faces, rows[sample], keep, "sample", lambda points: points)
     if found.sum() < 2 or found.mean() < _FEW:
         raise MienError(
             f"pretrain.landmarks: in {found.sum()} of {len(found)} faces a face's landmarks were "
@@ -133,9 +134,15 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
     space = shape_space(points[found], mesh.mirror, components)
     codes, known = np.empty((len(rows), components), np.float32), np.empty(len(rows), bool)
     codes[sample], known[sample] = space.codes(points, mesh.mirror), found
-    for places, landmarks in _seen(mesh, faces, rows, np.setdiff1d(everyone, sample)):
-        codes[places] = space.codes(landmarks.points, mesh.mirror)
-        known[places] = landmarks.found
+    if len(others := np.setdiff1d(everyone, sample)):
+        codes[others], known[others] = _seen(
+            mesh,
+            faces,
+            rows[others],
+            keep,
+            "others",
+            lambda points: space.codes(points, mesh.mirror),
+        )
     print(f"landmarks: found in {known.mean():.1%} of {len(rows):,} faces", flush=True)
     # the farther shapes go along it, the less of a component is chance
     weights = np.sqrt(space.deviations / space.deviations[0])
@@ -147,14 +154,28 @@ def face_shapes(faces: Faces, rows: Rows, components: int, threads: int) -> Face
 
 
 def _seen(
-    mesh: FaceMesh, faces: Faces, rows: Rows, places: Rows
-) -> Iterator[tuple[Rows, Landmarks]]:
-    """Landmarks of the faces at these places of ``rows``, some at a time, and whose they are."""
-    with progress(len(places), "landmarks", unit="faces", done="faces looked at") as bar:
-        for start in range(0, len(places), _CHUNK):
-            part = places[start : start + _CHUNK]
-            yield part, mesh(faces[rows[part]])
-            bar.update(len(part))
+    mesh: FaceMesh,
+    faces: Faces,
+    rows: Rows,
+    keep: Keep,
+    name: str,
+    tell: Callable[[Points], Array],
+) -> tuple[Array, NDArray[np.bool_]]:
+    """What ``tell`` makes of the landmarks of the faces at ``rows``, and where they were found."""
+
+    def look(block: Rows) -> dict[str, Tensor]:
+        landmarks = mesh(faces[block])
+        told = torch.from_numpy(tell(landmarks.points))
+        return {"told": told, "found": torch.from_numpy(landmarks.found)}
+
+    parts = []
+    with progress(len(rows), "landmarks", unit="faces", done="faces looked at") as bar:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            parts.append(keep(f"landmarks_{name}_{start}", partial(look, block)))
+            bar.update(len(block))
+    told, found = (torch.cat([part[key] for part in parts]).numpy() for key in ("told", "found"))
+    return told, found
 
 
 class ShapeTask(StartTask):

@@ -2,6 +2,7 @@
 from all training faces without labels, and other networks have a say beside the labels."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,10 @@ def main(
             )
         return network, figures
 
+    @cache
     def shapes_of_all() -> FaceShapes:
-        components, threads = settings.landmarks.components, params.compute.threads
-        return FaceShapes(
-            **run.once("shapes", lambda: vars(face_shapes(store, everyone, components, threads)))
-        )
+        landmarks = settings.landmarks
+        return face_shapes(store, everyone, landmarks.components, params.compute.threads, run.once)
 
     def draw(name: str, history: History, title: str) -> None:
         write_curves(report / f"{name}.csv", report / f"{name}.svg", history, title)
