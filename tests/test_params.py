@@ -170,13 +170,18 @@ def test_a_larger_network_that_is_asked_for_is_there(settings):
     assert parse_params(settings, "params.yaml").cluster.networks == ["accnn", "larger"]
 
 
-def test_the_overlay_with_a_larger_network_is_right(root):
+@pytest.mark.parametrize(
+    ("name", "networks"), [("larger", ["larger"]), ("several", ["accnn", "larger"])]
+)
+def test_the_overlays_with_larger_networks_are_right(root, name, networks):
     real = {"prepare": {"sources": [{"name": "faces", "kind": "lfw", "path": "lfw.zip"}]}}
-    changes = merge(real, read_yaml(root / "configs" / "larger.yaml"))
-    params = parse_params(complete_params(changes), "larger")
+    changes = merge(real, read_yaml(root / "configs" / f"{name}.yaml"))
+    params = parse_params(complete_params(changes), name)
     assert params.larger_model.convolution == "ordinary"
-    assert params.cluster.networks == ["larger"]
+    assert params.cluster.networks == networks
     assert params.finetune.consistency_guess == "clusters"
+    starts = [params.pretrain.landmarks, params.pretrain.self_supervised]
+    assert [start.begins("larger") for start in starts] == [name == "several", name == "larger"]
 
 
 def test_all_wrong_settings_are_named_at_once(settings):
