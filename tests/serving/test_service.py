@@ -29,7 +29,7 @@ from mien.monitoring.reference import read_reference
 from mien.serving.answers import Analysis, Info, Prediction
 from mien.serving.client import Client
 from mien.serving.guard import MAX_REQUESTS
-from tests.serving.conftest import draw_faces
+from tests.serving.conftest import draw_faces, free_port
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -462,6 +462,12 @@ def refused_start(folder: Path, *arguments: str, **environment: str) -> str:
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     return line
+
+
+def test_a_folder_that_may_not_be_written_ends_the_start(package, tmp_path):
+    (tmp_path / ".mien").touch()
+    line = refused_start(tmp_path, "--port", str(free_port()), MIEN_MODEL=str(package))
+    assert re.search(r"\.mien/figures-\d+: .*; start where you may write$", line)
 
 
 def test_a_model_that_is_not_there_ends_the_start(tmp_path):

@@ -32,7 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"mien.serving: error: {error}")
     figures = Path.cwd() / ".mien" / f"figures-{options.port}"  # those of the last one are void
     shutil.rmtree(figures, ignore_errors=True)
-    figures.mkdir(parents=True)
+    try:
+        figures.mkdir(parents=True)
+    except OSError as error:
+        sys.exit(f"mien.serving: error: {figures}: {error.strerror}; start where you may write")
     print(f"serving {folder} on http://127.0.0.1:{options.port}", flush=True)
     os.environ |= {
         "BENTOML_DO_NOT_TRACK": "True",
