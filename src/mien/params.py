@@ -405,6 +405,11 @@ class ClusterSettings(JointSettings):
     chunk: Positive
     """Faces handled at once; bounds memory, changes nothing else."""
 
+    @property
+    def leader(self) -> NetworkKind:
+        """Whose clusters and figures stand for the stage; of larger ones those of the first."""
+        return "accnn" if "accnn" in self.networks else "larger"
+
 
 class FinetuneSettings(JointSettings):
     """Training on the updated training set, with the combined loss."""

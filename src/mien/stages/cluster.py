@@ -102,8 +102,7 @@ def main(
     write_json(
         metrics,
         {
-            # whose figures these are; of several larger ones the first one's
-            "network": "accnn" if "accnn" in settings.networks else "larger",
+            "network": settings.leader,
             "unlabelled_faces": len(rows),
             "prototypes": len(found.clustering.prototypes.vectors),
             "dustbin_share": float((rows["cluster"] == FREE).mean()),

@@ -92,7 +92,7 @@ def main(
 
 def learner(stage: str, params: Params) -> str:
     """The stage's name, and in ``cluster`` whether it is a larger network that learned there."""
-    larger = stage == "cluster" and "accnn" not in params.cluster.networks
+    larger = stage == "cluster" and params.cluster.leader == "larger"
     return "cluster (larger network)" if larger else stage
 
 
