@@ -4,6 +4,7 @@
     python benchmarks/pipeline.py fer2013-lfw --data ../shared/datasets
     python benchmarks/pipeline.py fer2013-lfw-random --data ../shared/datasets
     python benchmarks/pipeline.py fer2013-lfw-several --data ../shared/datasets
+    python benchmarks/pipeline.py fer2013-lfw-recognition --data ../shared/datasets
     python benchmarks/pipeline.py fer2013-lfw-larger --data ../shared/datasets    # on a GPU
 
 A seed decides the synthetic faces (or the draw of labelled ones), the network's first weights, the
@@ -50,6 +51,10 @@ OVERLAYS = {
     "fer2013-lfw-several": [
         ROOT / "configs" / "fer2013-lfw.yaml",
         ROOT / "configs" / "several.yaml",
+    ],
+    "fer2013-lfw-recognition": [
+        ROOT / "configs" / "fer2013-lfw.yaml",
+        ROOT / "configs" / "recognition.yaml",
     ],
     "fer2013-lfw-larger": [
         ROOT / "configs" / "fer2013-lfw.yaml",

@@ -378,12 +378,20 @@ class JointSettings(TrainingSettings):
     island_weight: Weight
 
 
+class RecognitionSettings(TrainingSettings):
+    """A face-recognition network learns the labelled faces and labels the others beside those of
+    ``cluster.networks``; ``epochs: 0`` leaves it out."""
+
+    epochs: Count
+
+
 class ClusterSettings(JointSettings):
     """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
 
     networks: Annotated[list[NetworkKind], Field(min_length=1)]
     """Which networks learn here and label the faces together: the AC-CNN itself, those of
     ``pretrain.larger``. Without the AC-CNN it waits and learns from the others in ``finetune``."""
+    recognition: RecognitionSettings
     rounds: Positive
     prototypes_per_expression: Positive
     free_prototypes: Count

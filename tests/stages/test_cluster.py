@@ -1,13 +1,12 @@
 """Stage `cluster`, and `finetune` after it: which network labels the faces, and who is believed."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from mien.files import read_json
+from mien.learning import recognition
 from mien.learning.pseudo_labels import POSTERIOR
 from mien.model.accnn import ACCNN
 from mien.model.weights import save_networks
@@ -173,22 +172,63 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
         torch.testing.assert_close(again[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_joined_takes_all_but_the_posterior_from_the_first(measured, params, monkeypatch):
-    larger_networks(measured, params, [1])
-    kept = []
+def kept_calls(monkeypatch, module, name):
+    """What ``module.name`` returns from now on, as it is called."""
+    kept, function = [], getattr(module, name)
 
     def keep(*arguments):
-        kept.append(cluster_faces(*arguments))
+        kept.append(function(*arguments))
         return kept[-1]
 
-    cluster_faces = cluster.cluster_faces
-    monkeypatch.setattr(cluster, "cluster_faces", keep)
+    monkeypatch.setattr(module, name, keep)
+    return kept
+
+
+def test_all_but_the_posterior_stays_the_first_networks(measured, params, monkeypatch):
+    larger_networks(measured, params, [1])
+    clustered = kept_calls(monkeypatch, cluster, "cluster_faces")
     run(settings(params), measured, "own")
-    (first,) = kept
+    (first,) = clustered
     sure = np.zeros_like(first.clustering.posterior)
     sure[:, 0] = 1
-    second = replace(first, clustering=replace(first.clustering, posterior=sure))
-    mean = cluster.joined([first, second])
-    np.testing.assert_allclose(mean.clustering.posterior, (first.clustering.posterior + sure) / 2)
-    assert mean.clustering.cluster is first.clustering.cluster
-    assert mean.flip_agrees is first.flip_agrees
+    found = cluster.with_posterior(first, sure)
+    assert found.clustering.posterior is sure
+    assert found.clustering.cluster is first.clustering.cluster
+    assert found.flip_agrees is first.flip_agrees
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_recognition_network_has_a_say(measured, params, monkeypatch, killed):
+    monkeypatch.setattr(recognition, "_SIDE", 64)
+    larger_networks(measured, params, [1])
+    changed = settings(params)
+    learns = changed.cluster.recognition.model_copy(
+        update={"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
+    )
+    asked = changed.cluster.model_copy(update={"recognition": learns})
+    changed = changed.model_copy(update={"cluster": asked})
+    clustered = kept_calls(monkeypatch, cluster, "cluster_faces")
+    say, said = recognition.Recogniser.say, []
+
+    def saying(self, rows):
+        if killed and not said:
+            said.append(None)
+            raise Killed
+        said.append(say(self, rows))
+        return said[-1]
+
+    monkeypatch.setattr(recognition.Recogniser, "say", saying)
+    if killed:
+        with pytest.raises(Killed):
+            run(changed, measured, "both")
+        learned = sorted((measured / "checkpoints").glob("*recognition*"))
+        assert learned
+    found = run(changed, measured, "both")
+    own, theirs = clustered[-1].clustering.posterior, said[-1]
+    np.testing.assert_allclose(found, (own + theirs) / 2, rtol=1e-5)
+    assert not np.allclose(own, theirs, atol=0.05)
+    figures = read_json(measured / "both-metrics.json")
+    assert figures["network"] == "accnn"
+    assert figures["recognition"]["epoch"] == 2
+    assert (measured / "both" / "recognition.svg").is_file()
+    assert not list((measured / "checkpoints").glob("*.safetensors"))

@@ -11,7 +11,7 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.errors import MienError
 from mien.learning.training import SupervisedTask, channels_last
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import balanced_cross_entropy
 from mien.model.weights import Trained
 from mien.params import TrainingSettings
@@ -25,7 +25,7 @@ _CHUNK = 256
 """Faces shown at once to the networks of a refinery."""
 
 
-class AdvisedTask(SupervisedTask):
+class AdvisedTask(SupervisedTask[ACCNN]):
     """``(1 − w)`` times the cross-entropy with the labels, ``w`` times that with what others say.
 
     A label is one person's word on a face on which people disagree; other networks' probabilities
@@ -51,7 +51,7 @@ class AdvisedTask(SupervisedTask):
         self._adviser = adviser
         self.weight = weight
 
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, step: int, teacher: FaceNetwork, rng: torch.Generator) -> dict[str, Tensor]:
         views, labels = self.batch(step, rng)
         logits = self.net(views)
         labels_loss = self.loss(logits, labels)

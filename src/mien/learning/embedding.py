@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
-from mien.model.accnn import ACCNN
+from mien.model.accnn import FaceNetwork
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Embedded:
 
 
 def embed_faces(
-    model: ACCNN, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 0
+    model: FaceNetwork, faces: Faces, rows: Rows, *, flip: bool = False, chunk: int = 0
 ) -> Embedded:
     """Embeddings and logits of the faces at ``rows``, in that order.
 
@@ -60,13 +60,13 @@ def embed_faces(
     return Embedded(embeddings, logits)
 
 
-def embed_with_mirror(model: ACCNN, faces: Faces, rows: Rows) -> Embedded:
+def embed_with_mirror(model: FaceNetwork, faces: Faces, rows: Rows) -> Embedded:
     """`embed_faces` of each face and of its mirror image, the mean of both."""
     plain, mirrored = (embed_faces(model, faces, rows, flip=flip) for flip in (False, True))
     return plain.mean_with(mirrored)
 
 
-def accuracy_on(model: ACCNN, faces: Faces, labelled: LabelledRows) -> dict[str, float]:
+def accuracy_on(model: FaceNetwork, faces: Faces, labelled: LabelledRows) -> dict[str, float]:
     """``{"validation_accuracy": …}`` on labelled faces; empty where there are none."""
     if not len(labelled):
         return {}

@@ -23,7 +23,7 @@ from mien.errors import MienError
 from mien.learning.embedding import embed_faces
 from mien.learning.face_mesh import FaceMesh, Points
 from mien.learning.training import StartTask
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.params import LandmarkSettings
 from mien.progress import progress
 
@@ -208,7 +208,7 @@ class ShapeTask(StartTask):
         for name, values in vars(shapes).items():
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, step: int, teacher: FaceNetwork, rng: torch.Generator) -> dict[str, Tensor]:
         places, faces = self.batch(step)
         told = self.head(self.net.embed(self.augmentation.strong(faces, rng))).float()
         errors = functional.smooth_l1_loss(told, self.codes[places], reduction="none")

@@ -24,7 +24,7 @@ from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.learning.clustering import Array, Clustering, guided_clustering
 from mien.learning.embedding import Embedded, embed_faces, embed_with_mirror
 from mien.learning.training import Task, class_log_prior, shuffled
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import (
     CenterLoss,
     align,
@@ -44,7 +44,7 @@ class JointData:
     unlabelled: Rows
 
 
-class JointTask(Task):
+class JointTask(Task[ACCNN]):
     """The combined loss on labelled faces and on unlabelled ones with given targets."""
 
     targets: Tensor
@@ -89,7 +89,7 @@ class JointTask(Task):
         self.guesses = drawn / drawn.sum(dim=1, keepdim=True)
 
     def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
     ) -> dict[str, float]:
         settings = self.settings
         labelled = shuffled(len(self.data.labelled), steps * settings.batch_size, rng)
@@ -100,7 +100,7 @@ class JointTask(Task):
         self._unlabelled = drawn.view(steps, -1).numpy()
         return {}
 
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, step: int, teacher: FaceNetwork, rng: torch.Generator) -> dict[str, Tensor]:
         settings, device = self.settings, self.prior.device
         chosen, others = self._labelled[step], self._unlabelled[step]
         labels = torch.from_numpy(self.data.labelled.labels[chosen]).to(device)
@@ -158,7 +158,7 @@ class JointTask(Task):
         return to_tensor(self.data.faces[rows], self.prior.device)
 
     @torch.no_grad()
-    def _guess(self, faces: Tensor, teacher: ACCNN) -> Tensor:
+    def _guess(self, faces: Tensor, teacher: FaceNetwork) -> Tensor:
         """Guesses ``[B, C]`` of the averaged network, aligned to the shares that are drawn."""
         probabilities = teacher(faces).float().softmax(dim=1)
         mean = probabilities.mean(dim=0)
@@ -211,7 +211,7 @@ class ClusterTask(JointTask):
         self.register_buffer("clusters", torch.full((len(data.unlabelled),), -1))
 
     def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
     ) -> dict[str, float]:
         record: dict[str, float] = {}
         if epoch % self.cluster_settings.epochs == 0:
@@ -236,7 +236,7 @@ class ClusteredFaces:
 
 
 def cluster_faces(
-    model: ACCNN, data: JointData, settings: ClusterSettings, seed: int
+    model: FaceNetwork, data: JointData, settings: ClusterSettings, seed: int
 ) -> ClusteredFaces:
     """Embed all faces, as they are and mirrored, and cluster the mean of both."""
     plain = embed_faces(model, data.faces, data.unlabelled)

@@ -17,7 +17,7 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, evenly
 from mien.learning.embedding import embed_faces
 from mien.learning.training import StartTask
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.params import SelfSupervisedSettings
 
 
@@ -83,7 +83,7 @@ class SelfSupervisedTask(StartTask):
         super().__init__(net, faces, labelled, rows, settings, augmentation)
         self.projector = Projector(net.embedding_size, settings.projection)
 
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, step: int, teacher: FaceNetwork, rng: torch.Generator) -> dict[str, Tensor]:
         settings = self.settings
         _, faces = self.batch(step)
         views = [self.augmentation.strong(faces, rng) for _ in range(2)]

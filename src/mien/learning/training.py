@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import lightning_fabric
 import numpy as np
@@ -25,39 +25,40 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import balanced_cross_entropy
 from mien.params import ComputeSettings, ScheduleSettings, StartSettings, TrainingSettings
 
 History = list[dict[str, float]]
+Net = TypeVar("Net", bound=FaceNetwork)
 
 _STATISTICS_FACES = 8192
 """At most about so many faces give the batch norms' statistics."""
 
 
-class Task(nn.Module):
+class Task(nn.Module, Generic[Net]):
     """What `fit` trains: a network with its losses. State that must survive a kill is a buffer."""
 
-    def __init__(self, net: ACCNN, faces: Faces, labelled: LabelledRows) -> None:
+    def __init__(self, net: Net, faces: Faces, labelled: LabelledRows) -> None:
         super().__init__()
         self.faces, self.labelled = faces, labelled
         self.net = channels_last(net)
 
     @abstractmethod
     def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
     ) -> dict[str, float]:
         """Draw the epoch's batches; the returned figures join the epoch's record."""
 
     @abstractmethod
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, step: int, teacher: FaceNetwork, rng: torch.Generator) -> dict[str, Tensor]:
         """The losses of one step: ``loss``, which is minimised, and its terms.
 
         ``teacher`` is the running average of the network, in evaluation mode.
         """
 
 
-class StartTask(Task):
+class StartTask(Task[ACCNN]):
     """Learning from the faces at ``rows`` ``[n]`` of the store; ``labelled`` lends no labels."""
 
     def __init__(
@@ -73,7 +74,7 @@ class StartTask(Task):
         self.rows, self.settings, self.augmentation = rows, settings, augmentation
 
     def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
     ) -> dict[str, float]:
         batch = self.settings.batch_size
         self._batches = shuffled(len(self.rows), steps * batch, rng).view(steps, batch)
@@ -87,17 +88,17 @@ class StartTask(Task):
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Fitted(Generic[Net]):
     """The averaged network, in evaluation mode on the CPU, and one record for each epoch."""
 
-    model: ACCNN
+    model: Net
     history: History
 
 
-def channels_last(net: ACCNN) -> ACCNN:
+def channels_last(net: Net) -> Net:
     """The network with its filters laid out channels last: twice as fast on CPUs."""
     # torch documents this keyword, its overloads leave it out
-    moved: ACCNN = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved: Net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 
 
@@ -135,16 +136,16 @@ def cpu_has_bfloat16() -> bool:
 
 
 def fit(
-    task: Task,
+    task: Task[Net],
     settings: ScheduleSettings,
     *,
     epochs: int,
     seed: int,
     fabric: lightning_fabric.Fabric,
     checkpoint: Checkpoint,
-    validate: Callable[[ACCNN], dict[str, float]],
+    validate: Callable[[Net], dict[str, float]],
     title: str,
-) -> Fitted:
+) -> Fitted[Net]:
     """Train ``task`` for ``epochs`` epochs with AdamW under a one-cycle schedule.
 
     Goes on from ``checkpoint`` where it holds an earlier state of the same run. ``validate``
@@ -158,7 +159,7 @@ def fit(
         task.net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True
     )
     modules = {"task": task, "average": average}
-    teacher = cast(ACCNN, average.module).eval().requires_grad_(False)
+    teacher = cast(Net, average.module).eval().requires_grad_(False)
 
     history: History = []
     precision = fabric.strategy.precision  # of 16-mixed it knows how far losses are scaled up
@@ -236,14 +237,14 @@ def shuffled(count: int, length: int, rng: torch.Generator) -> Tensor:
     return torch.cat(orders)[:length]
 
 
-class SupervisedTask(Task):
+class SupervisedTask(Task[Net]):
     """Balanced cross-entropy on the labelled faces."""
 
     log_prior: Tensor
 
     def __init__(
         self,
-        net: ACCNN,
+        net: Net,
         faces: Faces,
         labelled: LabelledRows,
         settings: TrainingSettings,
@@ -256,13 +257,13 @@ class SupervisedTask(Task):
         self.register_buffer("log_prior", prior)
 
     def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
     ) -> dict[str, float]:
         batch = self.settings.batch_size
         self._batches = shuffled(len(self.labelled), steps * batch, rng).view(steps, batch).numpy()
         return {}
 
-    def forward(self, step: int, teacher: ACCNN, rng: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, step: int, teacher: FaceNetwork, rng: torch.Generator) -> dict[str, Tensor]:
         views, labels = self.batch(step, rng)
         return {"loss": self.loss(self.net(views), labels)}
 
@@ -279,7 +280,7 @@ class SupervisedTask(Task):
         return balanced_cross_entropy(logits, labels, self.log_prior, self.settings.label_smoothing)
 
 
-def _adamw(task: Task, settings: ScheduleSettings) -> torch.optim.AdamW:
+def _adamw(task: Task[Net], settings: ScheduleSettings) -> torch.optim.AdamW:
     """AdamW that decays the network's matrices and filters, and nothing else that is learned."""
     decayed = [p for p in task.net.parameters() if p.ndim > 1]
     chosen = {id(p) for p in decayed}

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from mien.data.dataset import Faces, LabelledRows
 from mien.errors import MienError
 from mien.learning.embedding import embed_with_mirror
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.weights import Trained
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def begin_with(
     model.load_state_dict(model.state_dict() | body)
 
     embeddings = embed_with_mirror(trained.model, faces, labelled.rows).embeddings
-    scale = float(embeddings.std())
-    strength, likelihood = _best_strength(embeddings / scale, labelled.labels, seed)
+    strength, likelihood = _best_strength(embeddings / embeddings.std(), labelled.labels, seed)
     if set(expressions) <= set(trained.expressions):
         known = [trained.expressions.index(name) for name in expressions]
         head = trained.model.head
@@ -89,16 +88,48 @@ def begin_with(
         if -float(loss) > likelihood:
             _set_head(model, weight, bias)
             return None
-    fitted = _regression(strength).fit(embeddings / scale, labelled.labels)
+    _fit_head(model, embeddings, labelled.labels, strength, log_prior)
+    return strength
+
+
+def fit_head(
+    model: FaceNetwork,
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    log_prior: Tensor,
+    seed: int,
+) -> None:
+    """Make the head of ``model`` a regularised logistic regression on its embeddings ``[n, D]``.
+
+    Args:
+        model: on the CPU.
+        embeddings: of the labelled faces.
+        labels: theirs, ``[n]``; each expression occurs.
+        log_prior: as `begin_with`'s.
+        seed: as `begin_with`'s.
+    """
+    strength, _ = _best_strength(embeddings / embeddings.std(), labels, seed)
+    _fit_head(model, embeddings, labels, strength, log_prior)
+
+
+def _fit_head(
+    model: FaceNetwork,
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    strength: float,
+    log_prior: Tensor,
+) -> None:
+    scale = float(embeddings.std())
+    fitted = _regression(strength).fit(embeddings / scale, labels)
     coefficients, intercepts = fitted.coef_ / scale, fitted.intercept_
     if len(intercepts) == 1:  # of two expressions scikit-learn fits the second against the first
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
     _set_head(model, torch.from_numpy(coefficients), torch.from_numpy(intercepts) - log_prior)
-    return strength
 
 
-def _set_head(model: ACCNN, weight: Tensor, bias: Tensor) -> None:
+def _set_head(model: FaceNetwork, weight: Tensor, bias: Tensor) -> None:
     with torch.no_grad():
         model.head.weight.copy_(weight)
         model.head.bias.copy_(bias)

@@ -1,5 +1,7 @@
 """The AC-CNN: a residual network of affinity convolutions, and its ordinary twin."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -7,7 +9,31 @@ from mien.model.affinity import AffinityConv, Branches, conv_bn
 from mien.params import ModelSettings
 
 
-class ACCNN(nn.Module):
+class FaceNetwork(nn.Module):
+    """Expression classifier: a linear head on an embedding.
+
+    Shape: faces ``[B, 1, S, S]``, float32 grey in [0, 1]; embeddings ``[B, embedding_size]``;
+    logits ``[B, classes]``.
+    """
+
+    embedding_size: int
+    head: nn.Linear
+
+    @abstractmethod
+    def embed(self, faces: Tensor) -> Tensor:
+        """Embeddings ``[B, embedding_size]``."""
+
+    def forward(self, faces: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.embed(faces))
+        return logits
+
+    def forward_both(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings and logits of one pass."""
+        embeddings = self.embed(faces)
+        return embeddings, self.head(embeddings)
+
+
+class ACCNN(FaceNetwork):
     """Expression classifier: stem, one residual stage for each width, pooling, linear head.
 
     Each stage halves the image in its first block. With ``settings.convolution == "ordinary"``
@@ -38,15 +64,6 @@ class ACCNN(nn.Module):
         """Embeddings ``[B, embedding_size]``: the last maps, averaged over the image."""
         maps: Tensor = self.blocks(self.stem(self.standardise(faces)))
         return maps.mean(dim=(2, 3))
-
-    def forward(self, faces: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.embed(faces))
-        return logits
-
-    def forward_both(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings and logits of one pass."""
-        embeddings = self.embed(faces)
-        return embeddings, self.head(embeddings)
 
     def folded(self) -> "ACCNN":
         """The network that is served: one branch, saying the same in evaluation mode.

@@ -2,10 +2,10 @@
 learns from those labels, in rounds, until the clusters settle.
 
 The network is the AC-CNN; where asked for, larger networks learn beside it or in its place, all
-label the faces together, and the AC-CNN learns from what they say in the stage `finetune`.
+label the faces together, and the AC-CNN learns from what they say in the stage `finetune`. So may
+a face-recognition network, once it has learned the labelled faces.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from mien.evaluation.curves import write_curves
 from mien.evaluation.pictures import write_contact_sheet
 from mien.files import replacing_file, write_json
 from mien.learning.checkpoint import Checkpoint, training_code
-from mien.learning.clustering import FREE, unit
+from mien.learning.clustering import FREE, Array, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
 from mien.learning.pseudo_labels import POSTERIOR
+from mien.learning.recognition import WEIGHTS, Recogniser
 from mien.learning.training import History, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_networks, load_weights, save_weights
@@ -53,10 +54,11 @@ def main(
         raise MienError("no unlabelled faces: give a source with role 'unlabelled'")
     trained = load_weights(pretrained)
     settings = params.cluster
+    recognition = [WEIGHTS] if settings.recognition.epochs else []
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained, larger, *training_code(__file__)],
+        [manifest, faces, pretrained, larger, *recognition, *training_code(__file__)],
     )
     augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 
@@ -90,7 +92,24 @@ def main(
         _, said, figures = learn(each.model, run.part(name), title, params.seed + number - 1)
         write_curves(report / f"{name}.csv", report / f"{name}.svg", figures, "Joint learning")
         several.append((said, figures))
-    found, rounds = joined([said for said, _ in several]), several[0][1]
+    posteriors = [said.clustering.posterior for said, _ in several]
+    learned: History = []
+    if recognition:
+        recogniser = Recogniser(
+            store,
+            data.labelled,
+            len(params.expressions),
+            settings.recognition,
+            seed=params.seed,
+            fabric=fabric,
+            checkpoint=run.part("recognition"),
+        )
+        learned = recogniser.learn(augmentation, validation)
+        name, title = "recognition", "The face-recognition network"
+        write_curves(report / f"{name}.csv", report / f"{name}.svg", learned, title)
+        posteriors.append(recogniser.say(data.unlabelled))
+    (first, rounds), *_ = several
+    found = with_posterior(first, np.mean(posteriors, axis=0))
 
     save_weights(weights, model, trained.expressions, trained.image_size)
     unlabelled = table[table["role"] == "unlabelled"]
@@ -111,15 +130,15 @@ def main(
             ),
             **agreements(rows, unlabelled),
             **rounds[-1],
+            **({"recognition": learned[-1]} if learned else {}),
         },
     )
     run.clear_all()
 
 
-def joined(found: Sequence[ClusteredFaces]) -> ClusteredFaces:
-    """What the first network has found, with the mean of all networks' posteriors."""
-    posterior = np.mean([each.clustering.posterior for each in found], axis=0)
-    return replace(found[0], clustering=replace(found[0].clustering, posterior=posterior))
+def with_posterior(found: ClusteredFaces, posterior: Array) -> ClusteredFaces:
+    """The clustering with the posterior ``[U, C]`` that all networks have together."""
+    return replace(found, clustering=replace(found.clustering, posterior=posterior))
 
 
 def assignment_table(

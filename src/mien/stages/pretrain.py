@@ -77,12 +77,12 @@ def main(
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
-        task: SupervisedTask | StartTask,
+        task: SupervisedTask[ACCNN] | StartTask,
         checkpoint: Checkpoint,
         validate: Callable[[ACCNN], dict[str, float]],
         title: str,
         seed: int,
-    ) -> Fitted:
+    ) -> Fitted[ACCNN]:
         return fit(
             task,
             task.settings,
@@ -190,7 +190,7 @@ def main(
         print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
 
     theirs = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
-    advisers: list[Fitted] = []
+    advisers: list[Fitted[ACCNN]] = []
     for number in range(1, networks + 1):
         part, seed = f"larger_{number}", params.seed + number - 1
         title = f"pretrain, larger network {number}/{networks}"
@@ -206,7 +206,7 @@ def main(
     data = (model, store, labelled, settings, augmentation)
     if advice:
         adviser, weight = advice
-        task: SupervisedTask = AdvisedTask(*data, adviser=adviser, weight=weight)
+        task: SupervisedTask[ACCNN] = AdvisedTask(*data, adviser=adviser, weight=weight)
     else:
         task = SupervisedTask(*data)
     fitted = learn(task, run, accuracy, "pretrain", params.seed)
@@ -228,7 +228,7 @@ def main(
     run.clear_all()
 
 
-def _summary(fitted: Fitted, image_size: int) -> dict[str, float]:
+def _summary(fitted: Fitted[ACCNN], image_size: int) -> dict[str, float]:
     cost = count_cost(fitted.model, image_size)
     return {"parameters": cost.parameters, "macs": cost.macs, **fitted.history[-1]}
 

@@ -1,0 +1,244 @@
+"""What a network that tells people apart says of expressions, once it has learned the labels.
+
+It has seen millions of faces where the labelled ones are few, and what tells an expression is in
+its last maps before the very last, though it was trained to overlook it. Here it learns the
+labelled faces, its head first and then its upper half (LP-FT, Kumar et al. 2022), and says what
+each unlabelled face shows (docs/method.md, section 3).
+
+The network is a MobileNet (Howard et al. 2017) that Savchenko (*PeerJ Computer Science* 5:e197,
+2019) has trained on the people of VGGFace2 (Cao et al. 2018); its weights (MIT,
+``recognition.LICENSE``) lie beside this file as ``docs/recognition.py`` made them of an npm
+package. No label of an expression has gone into them.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import lightning_fabric
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mien.data.augmentation import Augmentation
+from mien.data.dataset import Faces, LabelledRows, Rows, evenly, to_tensor
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.embedding import Embedded, accuracy_on, embed_with_mirror
+from mien.learning.training import (
+    History,
+    SupervisedTask,
+    channels_last,
+    class_log_prior,
+    fit,
+)
+from mien.learning.transfer import fit_head
+from mien.model.accnn import FaceNetwork
+from mien.params import RecognitionSettings
+from mien.progress import progress
+
+WEIGHTS = Path(__file__).with_name("recognition.safetensors")
+
+BLOCKS = 13
+"""Of a depthwise convolution and one of 1×1 each, after a first one of 3×3."""
+_WIDTHS = (64, 128, 128, 256, 256, *[512] * 6, 1024, 1024)
+_HALVING = (2, 4, 6, 12)
+"""Blocks that halve the image; the first convolution does, too."""
+_READ = (11, 12, 13)
+"""Blocks whose maps tell expressions. The last alone is blinder to them (docs/experiments.md)."""
+_KEPT = 6
+"""So many blocks stay as they are: half the time, and what they see is of use for any face."""
+
+_LOWER = 1 + 2 * _KEPT
+
+_SIDE = 160
+"""Pixels, to which faces are drawn up. It was trained with 224, which take twice the time."""
+_SPREAD = 0.05
+"""Deviation of the embedding. AdamW moves each of the head's weights by the learning rate: with
+thousands of larger inputs a single step would turn the logits upside down."""
+_DROPOUT = 0.2
+_SAMPLE = 512
+"""So many faces give the batch norms' first statistics."""
+_BLOCK = 1024
+"""So many faces are looked at between what is kept: some ten seconds' work."""
+
+
+class RecognitionNet(FaceNetwork):
+    """The network, its weights read from `WEIGHTS`, with a head for expressions.
+
+    The embedding is what three blocks' maps hold in the mean over the image, to zero mean and one
+    deviation over the labelled faces (`standardise`), times 0.05.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        layers, width = [_convolution(1, 32, 3, stride=2)], 32
+        for number, wider in enumerate(_WIDTHS, 1):
+            stride = 2 if number in _HALVING else 1
+            layers.append(_convolution(width, width, 3, stride=stride, groups=width))
+            layers.append(_convolution(width, wider, 1))
+            width = wider
+        self.layers = nn.ModuleList(layers)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(each.out_channels) for each in layers[_LOWER:])
+        self.embedding_size = sum(_WIDTHS[block - 1] for block in _READ)
+        self.dropout = nn.Dropout(_DROPOUT)
+        self.head = nn.Linear(self.embedding_size, classes)
+        self.register_buffer("grey", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(self.embedding_size))
+        self.register_buffer("scale", torch.ones(self.embedding_size))
+        learned = load_file(WEIGHTS)
+        self.grey = learned.pop("grey")
+        self.layers.load_state_dict({name: each.float() for name, each in learned.items()})
+        self.layers[:_LOWER].requires_grad_(False)
+
+    def embed(self, faces: Tensor) -> Tensor:
+        maps = self._lower(faces)
+        means = []
+        for number, (layer, norm) in enumerate(zip(self.layers[_LOWER:], self.norms, strict=True)):
+            maps = functional.relu6(norm(layer(_padded(maps, layer))))
+            if number % 2 and _KEPT + 1 + number // 2 in _READ:
+                means.append(maps.mean(dim=(2, 3)).float())
+        embeddings: Tensor = self.dropout((torch.cat(means, dim=1) - self.mean) * self.scale)
+        return embeddings
+
+    def _lower(self, faces: Tensor) -> Tensor:
+        maps = functional.interpolate(faces, size=(_SIDE, _SIDE), mode="bilinear") * 255 - self.grey
+        for layer in self.layers[:_LOWER]:
+            maps = functional.relu6(layer(_padded(maps, layer)))
+        return maps
+
+    @torch.no_grad()
+    def normalise(self, faces: Tensor) -> None:
+        """Give the upper layers batch norms that change nothing of what these faces give.
+
+        Those it was trained with have become part of its filters. Training goes better with them.
+        """
+        maps = self._lower(faces)
+        for layer, norm in zip(self.layers[_LOWER:], self.norms, strict=True):
+            assert isinstance(norm, nn.BatchNorm2d)
+            maps = layer(_padded(maps, layer))
+            variance, mean = torch.var_mean(maps, dim=(0, 2, 3))
+            norm.load_state_dict(
+                {
+                    "running_mean": mean,
+                    "running_var": variance,
+                    "weight": (variance + norm.eps).sqrt(),
+                    "bias": mean,
+                    "num_batches_tracked": torch.ones((), dtype=torch.long),
+                }
+            )
+            maps = functional.relu6(maps)
+
+    def standardise(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give embeddings their mean and deviation from these ``[n, D]``; returns them as they
+        would have been."""
+        mean, deviation = embeddings.mean(axis=0), embeddings.std(axis=0)
+        scale = np.float32(_SPREAD) / (deviation + np.float32(1e-2))  # some maps are never used
+        self.mean += torch.from_numpy(mean) / self.scale
+        self.scale *= torch.from_numpy(scale)
+        result: NDArray[np.float32] = (embeddings - mean) * scale
+        return result
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)
+
+
+def _padded(maps: Tensor, layer: nn.Module) -> Tensor:
+    """Maps with the border that TensorFlow adds: where it cannot be even, more below and right."""
+    assert isinstance(layer, nn.Conv2d)
+    if layer.kernel_size[0] == 1:
+        return maps
+    lacking = 2 if layer.stride[0] == 1 else 2 - (maps.shape[-1] + 1) % 2
+    return functional.pad(maps, (lacking // 2, lacking - lacking // 2) * 2)
+
+
+class Recogniser:
+    """A `RecognitionNet` that learns the labelled faces and then labels others.
+
+    Args:
+        faces: the store, uint8 ``[N, S, S]``.
+        labelled: each of the ``classes`` expressions occurs.
+        checkpoint: keeps what was learned and said so far; a run that was killed goes on there.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        labelled: LabelledRows,
+        classes: int,
+        settings: RecognitionSettings,
+        *,
+        seed: int,
+        fabric: lightning_fabric.Fabric,
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.faces, self.labelled, self.settings = faces, labelled, settings
+        self.seed, self.fabric, self.checkpoint = seed, fabric, checkpoint
+        self.log_prior = class_log_prior(labelled.labels, classes, settings.class_balance)
+        self.net = RecognitionNet(classes)
+        self.net.load_state_dict(self.net.state_dict() | checkpoint.once("head", self._head))
+
+    def _head(self) -> dict[str, Tensor]:
+        """The state of a head that is a regression on what the network says of faces as it is."""
+        net = self.net
+        net.normalise(to_tensor(self.faces[evenly(self.labelled.rows, _SAMPLE)]))
+        plain = self._embedded(self.labelled.rows)
+        fit_head(
+            net,
+            net.standardise(plain.embeddings),
+            self.labelled.labels,
+            log_prior=self.log_prior,
+            seed=self.seed,
+        )
+        state = net.state_dict()
+        return {name: each for name, each in state.items() if not name.startswith("layers.")}
+
+    def learn(self, augmentation: Augmentation, validation: LabelledRows) -> History:
+        """Learn the labelled faces; the upper half of the network does. One record an epoch."""
+
+        def validate(net: RecognitionNet) -> dict[str, float]:
+            with self.fabric.autocast():
+                return accuracy_on(net, self.faces, validation)
+
+        fitted = fit(
+            SupervisedTask(self.net, self.faces, self.labelled, self.settings, augmentation),
+            self.settings,
+            epochs=self.settings.epochs,
+            seed=self.seed,
+            fabric=self.fabric,
+            checkpoint=self.checkpoint,
+            validate=validate,
+            title="cluster, recognition network",
+        )
+        self.net = fitted.model
+        return fitted.history
+
+    def say(self, rows: Rows) -> NDArray[np.float32]:
+        """Probabilities of the expressions at ``rows``, ``[n, C]``, of face and mirror image."""
+
+        def look(block: Rows) -> dict[str, Tensor]:
+            logits = torch.from_numpy(self._embedded(block).logits)
+            return {"said": (logits + self.log_prior).softmax(dim=1)}
+
+        said = []
+        with progress(len(rows), "recognition", unit="faces", done="faces looked at") as bar:
+            for start in range(0, len(rows), _BLOCK):
+                block = rows[start : start + _BLOCK]
+                said.append(self.checkpoint.once(f"said_{start}", partial(look, block))["said"])
+                bar.update(len(block))
+        result: NDArray[np.float32] = torch.cat(said).numpy()
+        return result
+
+    def _embedded(self, rows: Rows) -> Embedded:
+        net = channels_last(self.net.eval()).to(self.fabric.device)
+        with self.fabric.autocast():
+            found = embed_with_mirror(net, self.faces, rows)
+        net.cpu()
+        return found
