@@ -69,6 +69,18 @@ def test_networks_that_refined_the_labels_are_named():
     assert "FER2013" in described
 
 
+def test_the_card_names_what_the_recognition_network_has_learned_from():
+    asked = complete_params(assignment("cluster.recognition.epochs=1"))
+    described = describe_first_weights(parse_params(asked, "asked"))
+    assert described.startswith("random; ")
+    assert "face-recognition" in described
+    assert described.endswith("learned from VGGFace2, whose terms bind these, too")
+    both = complete_params(
+        {"cluster": {"recognition": {"epochs": 1}}, "pretrain": {"first_weights": "small"}}
+    )
+    assert "FER2013 and VGGFace2" in describe_first_weights(parse_params(both, "both"))
+
+
 def test_the_weakest_expression_is_named():
     results = [{"test_set": "a", "recall": {"happy": 0.9, "fear": 0.25, "sad": "no faces"}}]
     assert "Weakest on a: fear, of which it finds 25%." in describe_limits(results)

@@ -120,15 +120,20 @@ def build_card(
 
 
 def describe_first_weights(params: Params) -> str:
-    """What the network had learned before it saw the data below, and who refines its labels."""
+    """What the network had learned before it saw the data below, and what others tell it of it."""
     size, refinery = params.pretrain.first_weights, params.pretrain.refinery.networks
-    begun = "random" if size == "random" else f"those of `{size}` that ship with Mien"
+    told = ["random" if size == "random" else f"those of `{size}` that ship with Mien"]
+    terms = []
     if refinery:
         names = ", ".join(f"`{name}`" for name in refinery)
-        begun += f"; the labels are refined by {names} that ship with Mien"
-    if begun == "random":
-        return begun
-    return f"{begun}, learned from FER2013, whose terms bind these, too"
+        told.append(f"the labels are refined by {names} that ship with Mien")
+    if size != "random" or refinery:
+        terms.append("FER2013")
+    if params.cluster.recognition.epochs:
+        told.append("the unlabelled faces are labelled with a face-recognition network's help")
+        terms.append("VGGFace2")
+    learned = f", learned from {' and '.join(terms)}, whose terms bind these, too" if terms else ""
+    return "; ".join(told) + learned
 
 
 def describe_data(manifest: pd.DataFrame, params: Params) -> Json:
