@@ -13,7 +13,7 @@ from mien.learning.checkpoint import Checkpoint
 from mien.learning.recognition import Recogniser, RecognitionNet
 from mien.learning.training import class_log_prior, make_fabric
 from mien.params import RecognitionSettings
-from tests.killing import Killed
+from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE
 
 SETTINGS = RecognitionSettings(
@@ -74,7 +74,7 @@ def test_the_batch_norms_change_nothing_at_first(small):
         )
 
 
-def test_embeddings_are_standardised_twice_as_well_as_once(small):
+def test_embeddings_can_be_standardised_again(small):
     faces, _ = drawn(["happy", "sad"] * 4)
     net = RecognitionNet(2).eval()
     with torch.no_grad():
@@ -123,6 +123,25 @@ def test_it_begins_with_a_fitted_head_and_learns(tmp_path, small):
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert {"head.weight", "layers.13.weight", "norms.13.weight"} <= changed
     assert not {f"layers.{number}.weight" for number in range(13)} & changed
+
+
+def test_killed_it_learns_what_it_would_have_learned(tmp_path, small, monkeypatch):
+    faces, labelled = drawn(["happy", "sad"] * 8)
+
+    def learned(name):
+        network = recogniser(tmp_path, faces, labelled, name)
+        network.learn(Augmentation(GENTLE), labelled)
+        return network.net.state_dict()
+
+    whole = learned("whole")
+    validate = killing(1)
+    torch.rand(5)  # whatever others have drawn meanwhile
+    monkeypatch.setattr(recognition, "accuracy_on", lambda *_: validate(None))
+    with pytest.raises(Killed):
+        learned("killed")
+    monkeypatch.setattr(recognition, "accuracy_on", lambda *_: {})
+    for name, tensor in learned("killed").items():
+        torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
 
 
 def test_killed_it_goes_on_with_what_it_has_said(tmp_path, small, monkeypatch):

@@ -117,7 +117,7 @@ class RecognitionNet(FaceNetwork):
 
         Those it was trained with have become part of its filters. Training goes better with them.
         """
-        maps = self._lower(faces)
+        maps = torch.cat([self._lower(chunk) for chunk in faces.split(64)])  # bounds memory
         for layer, norm in zip(self.layers[_LOWER:], self.norms, strict=True):
             assert isinstance(norm, nn.BatchNorm2d)
             maps = layer(_padded(maps, layer))
@@ -157,6 +157,17 @@ def _padded(maps: Tensor, layer: nn.Module) -> Tensor:
         return maps
     lacking = 2 if layer.stride[0] == 1 else 2 - (maps.shape[-1] + 1) % 2
     return functional.pad(maps, (lacking // 2, lacking - lacking // 2) * 2)
+
+
+class RecognitionTask(SupervisedTask[RecognitionNet]):
+    """Supervised training, with dropout that is the same where a run was killed and goes on."""
+
+    def begin_epoch(
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
+    ) -> dict[str, float]:
+        record = super().begin_epoch(epoch, steps, teacher, rng)
+        torch.manual_seed(int(torch.randint(2**31, (), generator=rng)))  # dropout asks no other
+        return record
 
 
 class Recogniser:
@@ -208,7 +219,7 @@ class Recogniser:
                 return accuracy_on(net, self.faces, validation)
 
         fitted = fit(
-            SupervisedTask(self.net, self.faces, self.labelled, self.settings, augmentation),
+            RecognitionTask(self.net, self.faces, self.labelled, self.settings, augmentation),
             self.settings,
             epochs=self.settings.epochs,
             seed=self.seed,
