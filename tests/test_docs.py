@@ -78,6 +78,10 @@ def spread(mean: float, std: float) -> str:
         ("drawn faces, 420 labels, 6,000 unlabelled", "default"),
         ("FER2013 PrivateTest, 10% of its labels; LFW and the other 90% unlabelled", "fer2013-lfw"),
         ("the same, several networks label (`configs/several.yaml`)", "fer2013-lfw-several"),
+        (
+            "the same, a face-recognition network labels, too (`configs/recognition.yaml`)",
+            "fer2013-lfw-recognition",
+        ),
         ("the same from random weights (`configs/random.yaml`)", "fer2013-lfw-random"),
         (
             "from random weights, a larger network labels (`configs/larger.yaml`)",
