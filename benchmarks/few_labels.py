@@ -70,7 +70,7 @@ from mien.learning.clustering import Array
 from mien.learning.embedding import accuracy_on, embed_faces, embed_with_mirror
 from mien.learning.joint import JointData, JointTask
 from mien.learning.training import SupervisedTask, class_log_prior, fit, make_fabric
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.weights import load_weights
 from mien.params import ClusterSettings, Params, load_params, merge, read_yaml
 from mien.pipeline import open_pipeline
@@ -133,7 +133,7 @@ class ArmTask(JointTask):
         self.labeller, self.rounds, self.seed = labeller, settings, seed
 
     def begin_epoch(
-        self, epoch: int, steps: int, teacher: ACCNN, rng: torch.Generator
+        self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator
     ) -> dict[str, float]:
         if epoch % self.rounds.epochs == 0:
             posterior, prior = self.labeller(view(teacher, self.data, self.rounds, self.seed))
@@ -142,7 +142,7 @@ class ArmTask(JointTask):
         return super().begin_epoch(epoch, steps, teacher, rng)
 
 
-def view(model: ACCNN, data: JointData, settings: ClusterSettings, seed: int) -> Views:
+def view(model: FaceNetwork, data: JointData, settings: ClusterSettings, seed: int) -> Views:
     """Embed all faces, as they are and mirrored."""
     ours = embed_with_mirror(model, data.faces, data.labelled.rows)
     theirs = embed_with_mirror(model, data.faces, data.unlabelled)
