@@ -12,14 +12,8 @@ from mien.learning import recognition
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.recognition import Recogniser, RecognitionNet
 from mien.learning.training import class_log_prior, make_fabric
-from mien.params import RecognitionSettings
 from tests.killing import Killed, killing
-from tests.learning.conftest import COMPUTE, GENTLE
-
-SETTINGS = RecognitionSettings(
-    epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=3e-4, weight_decay=0.05,
-    ema_decay=0.5, label_smoothing=0.1, class_balance=0.5,
-)  # fmt: skip
+from tests.learning.conftest import COMPUTE, GENTLE, RECOGNITION
 
 
 @pytest.fixture
@@ -93,7 +87,7 @@ def recogniser(tmp_path, faces, labelled, name="run"):
         faces,
         labelled,
         2,
-        SETTINGS,
+        RECOGNITION,
         seed=0,
         fabric=make_fabric(COMPUTE),
         checkpoint=Checkpoint.of(tmp_path, {"name": name}, []),
