@@ -48,7 +48,10 @@ class House:
                 stderr=log,
             )
         said = self.log.stat().st_size
-        wait_for(lambda: b"Ctrl-C stops" in self.log.read_bytes()[said:], 180, self.process)
+        try:
+            wait_for(lambda: b"Ctrl-C stops" in self.log.read_bytes()[said:], 180, self.process)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.log.read_text()[-4000:]}") from error
         for deployment in self.post("deployments/filter") if quiet else []:
             for schedule in deployment["schedules"]:
                 path = f"deployments/{deployment['id']}/schedules/{schedule['id']}"
