@@ -33,7 +33,7 @@ from mien.learning.training import (
     class_log_prior,
     fit,
 )
-from mien.learning.transfer import fit_head
+from mien.learning.transfer import best_strength, fit_head
 from mien.model.accnn import FaceNetwork
 from mien.params import RecognitionSettings
 from mien.progress import progress
@@ -76,11 +76,11 @@ class RecognitionNet(FaceNetwork):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        layers, width = [_convolution(1, 32, 3, stride=2)], 32
+        layers, width = [nn.Conv2d(1, 32, 3, stride=2)], 32
         for number, wider in enumerate(_WIDTHS, 1):
             stride = 2 if number in _HALVING else 1
-            layers.append(_convolution(width, width, 3, stride=stride, groups=width))
-            layers.append(_convolution(width, wider, 1))
+            layers.append(nn.Conv2d(width, width, 3, stride=stride, groups=width))
+            layers.append(nn.Conv2d(width, wider, 1))
             width = wider
         self.layers = nn.ModuleList(layers)
         self.norms = nn.ModuleList(nn.BatchNorm2d(each.out_channels) for each in layers[_LOWER:])
@@ -144,12 +144,6 @@ class RecognitionNet(FaceNetwork):
         return result
 
 
-def _convolution(
-    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
-) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)
-
-
 def _padded(maps: Tensor, layer: nn.Module) -> Tensor:
     """Maps with the border that TensorFlow adds: where it cannot be even, more below and right."""
     assert isinstance(layer, nn.Conv2d)
@@ -201,13 +195,9 @@ class Recogniser:
         net = self.net
         net.normalise(to_tensor(self.faces[evenly(self.labelled.rows, _SAMPLE)]))
         plain = self._embedded(self.labelled.rows)
-        fit_head(
-            net,
-            net.standardise(plain.embeddings),
-            self.labelled.labels,
-            log_prior=self.log_prior,
-            seed=self.seed,
-        )
+        embeddings, labels = net.standardise(plain.embeddings), self.labelled.labels
+        strength, _ = best_strength(embeddings, labels, self.seed)
+        fit_head(net, embeddings, labels, strength=strength, log_prior=self.log_prior)
         state = net.state_dict()
         return {name: each for name, each in state.items() if not name.startswith("layers.")}
 

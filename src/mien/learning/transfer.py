@@ -7,7 +7,7 @@ expressions, its own head, which has seen more labels, stays if it explains the 
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -78,7 +78,7 @@ def begin_with(
     model.load_state_dict(model.state_dict() | body)
 
     embeddings = embed_with_mirror(trained.model, faces, labelled.rows).embeddings
-    strength, likelihood = _best_strength(embeddings / embeddings.std(), labelled.labels, seed)
+    strength, likelihood = best_strength(embeddings, labelled.labels, seed)
     if set(expressions) <= set(trained.expressions):
         known = [trained.expressions.index(name) for name in expressions]
         head = trained.model.head
@@ -88,7 +88,7 @@ def begin_with(
         if -float(loss) > likelihood:
             _set_head(model, weight, bias)
             return None
-    _fit_head(model, embeddings, labelled.labels, strength, log_prior)
+    fit_head(model, embeddings, labelled.labels, strength=strength, log_prior=log_prior)
     return strength
 
 
@@ -97,8 +97,8 @@ def fit_head(
     embeddings: NDArray[np.float32],
     labels: NDArray[np.int64],
     *,
+    strength: float,
     log_prior: Tensor,
-    seed: int,
 ) -> None:
     """Make the head of ``model`` a regularised logistic regression on its embeddings ``[n, D]``.
 
@@ -106,20 +106,9 @@ def fit_head(
         model: on the CPU.
         embeddings: of the labelled faces.
         labels: theirs, ``[n]``; each expression occurs.
+        strength: inverse strength of the regularisation; see `best_strength`.
         log_prior: as `begin_with`'s.
-        seed: as `begin_with`'s.
     """
-    strength, _ = _best_strength(embeddings / embeddings.std(), labels, seed)
-    _fit_head(model, embeddings, labels, strength, log_prior)
-
-
-def _fit_head(
-    model: FaceNetwork,
-    embeddings: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    strength: float,
-    log_prior: Tensor,
-) -> None:
     scale = float(embeddings.std())
     fitted = _regression(strength).fit(embeddings / scale, labels)
     coefficients, intercepts = fitted.coef_ / scale, fitted.intercept_
@@ -135,8 +124,8 @@ def _set_head(model: FaceNetwork, weight: Tensor, bias: Tensor) -> None:
         model.head.bias.copy_(bias)
 
 
-def _best_strength(
-    embeddings: NDArray[np.floating[Any]], labels: NDArray[np.int64], seed: int
+def best_strength(
+    embeddings: NDArray[np.float32], labels: NDArray[np.int64], seed: int
 ) -> tuple[float, float]:
     """The strength that gives faces left out the best mean log-likelihood, and that likelihood.
 
@@ -148,10 +137,11 @@ def _best_strength(
     if folds < 2:
         return _USUAL, -np.inf
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    scaled = embeddings / embeddings.std()
     best = _STRENGTHS[0], -np.inf
     for strength in _STRENGTHS:
         scores = cross_val_score(
-            _regression(strength), embeddings, labels, cv=splits, scoring="neg_log_loss"
+            _regression(strength), scaled, labels, cv=splits, scoring="neg_log_loss"
         )
         if scores.mean() < best[1]:
             break

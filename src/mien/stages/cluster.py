@@ -54,11 +54,10 @@ def main(
         raise MienError("no unlabelled faces: give a source with role 'unlabelled'")
     trained = load_weights(pretrained)
     settings = params.cluster
-    recognition = [WEIGHTS] if settings.recognition.epochs else []
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained, larger, *recognition, *training_code(__file__)],
+        [manifest, faces, pretrained, larger, WEIGHTS, *training_code(__file__)],
     )
     augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 
@@ -81,6 +80,9 @@ def main(
         final_nmi = agreement(task.clusters.cpu().numpy(), found.clustering.cluster)
         return fitted.model, found, by_round(fitted.history, final_nmi)
 
+    def draw(name: str, history: History, title: str) -> None:
+        write_curves(report / f"{name}.csv", report / f"{name}.svg", history, title)
+
     model = trained.model  # where others learn in its place it goes on from where it was
     several: list[tuple[ClusteredFaces, History]] = []
     if "accnn" in settings.networks:
@@ -90,11 +92,11 @@ def main(
     for number, each in enumerate(networks, 1):
         name, title = f"larger_{number}", f"cluster, larger network {number}/{len(networks)}"
         _, said, figures = learn(each.model, run.part(name), title, params.seed + number - 1)
-        write_curves(report / f"{name}.csv", report / f"{name}.svg", figures, "Joint learning")
+        draw(name, figures, "Joint learning")
         several.append((said, figures))
     posteriors = [said.clustering.posterior for said, _ in several]
     learned: History = []
-    if recognition:
+    if settings.recognition.epochs:
         recogniser = Recogniser(
             store,
             data.labelled,
@@ -105,8 +107,7 @@ def main(
             checkpoint=run.part("recognition"),
         )
         learned = recogniser.learn(augmentation, validation)
-        name, title = "recognition", "The face-recognition network"
-        write_curves(report / f"{name}.csv", report / f"{name}.svg", learned, title)
+        draw("recognition", learned, "The face-recognition network")
         posteriors.append(recogniser.say(data.unlabelled))
     (first, rounds), *_ = several
     found = with_posterior(first, np.mean(posteriors, axis=0))
