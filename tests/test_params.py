@@ -67,14 +67,14 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.landmarks.networks", [], "at least 1 item"),
         ("pretrain.landmarks.components", 0, "greater than or equal to 1"),
         ("pretrain.landmarks.components", 257, "less than or equal to 256"),
-        ("cluster.networks", ["small"], "'accnn' or 'larger'"),
+        ("cluster.networks", ["small"], "'accnn', 'larger' or 'recognition'"),
         ("cluster.networks", [], "at least 1 item"),
         ("cluster.temperature", 0.01, r"greater than or equal to 0\.02"),
         ("finetune.consistency_guess", "mine", "'own' or 'clusters'"),
         ("pretrain.self_supervised.strength", 0.5, "greater than or equal to 1"),
         ("pretrain.larger.weight", 1.5, "less than or equal to 1"),
         ("pretrain.larger.blocks", [1], "same length"),
-        ("pretrain.refinery.networks", ["huge"], "'nano', 'small' or 'base'"),
+        ("pretrain.refinery.networks", ["huge"], "'nano', 'small', 'base' or 'recognition'"),
         ("pretrain.first_weights", "huge", "'random', 'nano', 'small' or 'base'"),
         ("pretrain.refinery.views", 0, "greater than or equal to 1"),
         ("model.branches", 0, "greater than or equal to 1"),
@@ -168,6 +168,26 @@ def test_a_larger_network_that_is_asked_for_is_there(settings):
     settings["pretrain"]["larger"]["epochs"] = 1
     settings["pretrain"]["first_weights"] = "small"  # the start without labels is another network's
     assert parse_params(settings, "params.yaml").cluster.networks == ["accnn", "larger"]
+
+
+def test_a_recognition_network_is_there_where_it_is_asked(settings):
+    pretrain, cluster = settings["pretrain"], settings["cluster"]
+    pretrain["refinery"]["networks"] = ["recognition"]
+    with pytest.raises(MienError, match=r"pretrain: .*refinery.networks: recognition.epochs is 0"):
+        parse_params(settings, "params.yaml")
+    pretrain["recognition"]["epochs"] = 1
+    assert parse_params(settings, "params.yaml").pretrain.recognition.epochs == 1
+    pretrain["refinery"]["networks"] = []
+    with pytest.raises(MienError, match=r"pretrain.recognition.epochs: nobody asks that network"):
+        parse_params(settings, "params.yaml")
+    cluster["networks"] = ["recognition"]
+    with pytest.raises(MienError, match=r"cluster.networks: recognition has no clusters"):
+        parse_params(settings, "params.yaml")
+    cluster["networks"] = ["accnn", "recognition"]
+    assert parse_params(settings, "params.yaml").cluster.leader == "accnn"
+    pretrain["recognition"]["epochs"] = 0
+    with pytest.raises(MienError, match=r"cluster.networks: pretrain.recognition.epochs is 0"):
+        parse_params(settings, "params.yaml")
 
 
 @pytest.mark.parametrize(

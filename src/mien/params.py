@@ -319,10 +319,21 @@ class LargerSettings(Section):
         return self
 
 
-class RefinerySettings(Section):
-    """Networks that ship refine the labels; no ``networks`` leaves it out."""
+class RecognitionSettings(TrainingSettings):
+    """A face-recognition network learns the labels; ``epochs: 0`` leaves it out.
 
-    networks: list[Literal["nano", "small", "base"]]
+    It refines labels where ``pretrain.refinery.networks`` names it, and labels the unlabelled faces
+    where ``cluster.networks`` does.
+    """
+
+    epochs: Count
+
+
+class RefinerySettings(Section):
+    """Other networks refine the labels; no ``networks`` leaves it out."""
+
+    networks: list[Literal["nano", "small", "base", "recognition"]]
+    """Of those that ship, and the face-recognition network."""
     views: Positive
     """Strong views of each labelled face that they are shown, once, before the training."""
     weight: Share
@@ -338,6 +349,7 @@ class PretrainSettings(TrainingSettings):
     or random ones."""
     landmarks: LandmarkSettings
     self_supervised: SelfSupervisedSettings
+    recognition: RecognitionSettings
     larger: LargerSettings
     refinery: RefinerySettings
 
@@ -345,6 +357,8 @@ class PretrainSettings(TrainingSettings):
     def _one_adviser_and_start(self) -> "PretrainSettings":
         if self.larger.epochs and self.refinery.networks:
             raise ValueError("give larger.epochs or refinery.networks, not both")
+        if "recognition" in self.refinery.networks and not self.recognition.epochs:
+            raise ValueError("refinery.networks: recognition.epochs is 0, so there is no such one")
         for name in ("landmarks", "self_supervised"):
             start: StartSettings = getattr(self, name)
             if self.first_weights != "random" and start.begins("accnn"):
@@ -378,20 +392,13 @@ class JointSettings(TrainingSettings):
     island_weight: Weight
 
 
-class RecognitionSettings(TrainingSettings):
-    """A face-recognition network learns the labelled faces and labels the others beside those of
-    ``cluster.networks``; ``epochs: 0`` leaves it out."""
-
-    epochs: Count
-
-
 class ClusterSettings(JointSettings):
     """``rounds`` of embedding, guided clustering and training (``epochs`` each) on what it says."""
 
-    networks: Annotated[list[NetworkKind], Field(min_length=1)]
-    """Which networks learn here and label the faces together: the AC-CNN itself, those of
-    ``pretrain.larger``. Without the AC-CNN it waits and learns from the others in ``finetune``."""
-    recognition: RecognitionSettings
+    networks: Annotated[list[Literal["accnn", "larger", "recognition"]], Field(min_length=1)]
+    """Which networks label the faces together: the AC-CNN itself and those of ``pretrain.larger``,
+    which learn here, that of ``pretrain.recognition``, which no longer does. Without the AC-CNN it
+    waits and learns from the others in ``finetune``."""
     rounds: Positive
     prototypes_per_expression: Positive
     free_prototypes: Count
@@ -562,8 +569,20 @@ class Params(Section):
                 raise ValueError(
                     f"pretrain.larger.widths: each must be a multiple of model.ratio ({ratio})"
                 )
-        if "larger" in self.cluster.networks and not self.pretrain.larger.epochs:
-            raise ValueError("cluster.networks: pretrain.larger.epochs is 0, so there is no larger")
+        asked: set[str] = set(self.cluster.networks)
+        for name in ("larger", "recognition"):
+            if name in asked and not getattr(self.pretrain, name).epochs:
+                raise ValueError(
+                    f"cluster.networks: pretrain.{name}.epochs is 0, so there is no {name}"
+                )
+        if not asked - {"recognition"}:
+            raise ValueError("cluster.networks: recognition has no clusters; name another with it")
+        asked.update(self.pretrain.refinery.networks)
+        if self.pretrain.recognition.epochs and "recognition" not in asked:
+            raise ValueError(
+                "pretrain.recognition.epochs: nobody asks that network; name it in "
+                "cluster.networks or pretrain.refinery.networks, or set this to 0"
+            )
         for name, stages in widths.items():
             if self.prepare.image_size % 2 ** len(stages):
                 raise ValueError(

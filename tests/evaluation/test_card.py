@@ -70,15 +70,22 @@ def test_networks_that_refined_the_labels_are_named():
 
 
 def test_the_card_names_what_the_recognition_network_has_learned_from():
-    asked = complete_params(assignment("cluster.recognition.epochs=1"))
+    taught = {"recognition": {"epochs": 1}}
+    asked = complete_params({"pretrain": taught, "cluster": {"networks": ["accnn", "recognition"]}})
     described = describe_first_weights(parse_params(asked, "asked"))
     assert described.startswith("random; ")
-    assert "face-recognition" in described
+    assert "the unlabelled faces are labelled with a face-recognition" in described
     assert described.endswith("learned from VGGFace2, whose terms bind these, too")
     both = complete_params(
-        {"cluster": {"recognition": {"epochs": 1}}, "pretrain": {"first_weights": "small"}}
+        {
+            "pretrain": taught
+            | {"first_weights": "small", "refinery": {"networks": ["base", "recognition"]}}
+        }
     )
-    assert "FER2013 and VGGFace2" in describe_first_weights(parse_params(both, "both"))
+    described = describe_first_weights(parse_params(both, "both"))
+    assert "refined by `base` that ship" in described
+    assert "the labels are refined with a face-recognition" in described
+    assert "FER2013 and VGGFace2" in described
 
 
 def test_the_weakest_expression_is_named():

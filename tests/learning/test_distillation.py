@@ -15,12 +15,14 @@ from mien.learning.distillation import (
     larger_networks,
     refined,
     refined_labels,
+    shipped_voice,
 )
 from mien.learning.embedding import embed_faces
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.weights import Trained
 from mien.params import TrainingSettings
+from tests.killing import Killed
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 
 LARGER = MODEL.model_copy(update={"stem": 8, "widths": [16, 32]})
@@ -119,44 +121,76 @@ def saying(*logits, expressions=("calm", "glad")):
     return Trained(net.eval(), expressions, 16)
 
 
-def refine(networks, labelled=None, *, views=2, expressions=("calm", "glad"), seed=0):
+PRIOR = torch.tensor([0.5, 0.25]).log()
+
+
+def voice(network, expressions=("calm", "glad")):
+    return shipped_voice(network, expressions, 16, PRIOR)
+
+
+def refine(networks, folder, labelled=None, *, views=2, seed=0):
     faces, all_rows = stripes(LABELS)
     return refined_labels(
-        networks, faces, labelled or all_rows, expressions,
-        log_prior=torch.tensor([0.5, 0.25]).log(), augmentation=Augmentation(GENTLE),
-        views=views, rng=torch.Generator().manual_seed(seed),
+        [voice(each) for each in networks], faces, labelled or all_rows,
+        augmentation=Augmentation(GENTLE), views=views, seed=seed, fabric=make_fabric(COMPUTE),
+        checkpoint=Checkpoint.of(folder, {"views": views, "seed": seed}, []),
     )  # fmt: skip
 
 
-def test_refined_labels_by_hand():
+def test_refined_labels_by_hand(tmp_path):
     log = float(np.log(2))
     # e^z times the prior (1/2, 1/4): 1 to 1 and 4 to 1; the second names calm last, and one more
     first = saying(0.0, log)
     second = saying(-9.0, 0.0, log, expressions=("cross", "glad", "calm"))
-    said = refine([first, second])
+    said = refine([first, second], tmp_path)
     assert said.shape == (60, 2)
     torch.testing.assert_close(said, torch.tensor([[0.65, 0.35]]).expand(60, 2))
 
 
-def test_refined_labels_follow_the_faces_and_the_seed():
+def test_refined_labels_follow_the_faces_and_the_seed(tmp_path):
     torch.manual_seed(0)
     net = Trained(ACCNN(MODEL, 2).eval(), ("calm", "glad"), 16)
-    said = refine([net])
-    assert torch.equal(said, refine([net]))
-    assert not torch.equal(said, refine([net], seed=1))
-    assert not torch.equal(said, refine([net], views=3))
+    said = refine([net], tmp_path / "one")
+    assert torch.equal(said, refine([net], tmp_path / "two"))
+    assert not torch.equal(said, refine([net], tmp_path / "two", seed=1))
+    assert not torch.equal(said, refine([net], tmp_path / "two", views=3))
     torch.testing.assert_close(said.sum(dim=1), torch.ones(60))
+
+
+def test_killed_they_go_on_with_the_views_that_were_shown(tmp_path):
+    faces, labelled = stripes(LABELS)
+    seen = []
+
+    def counting(views):
+        seen.append(views)
+        if len(seen) == 2:
+            raise Killed
+        return voice(saying(0.0, 1.0))(views)
+
+    def refined_by_it(folder):
+        return refined_labels(
+            [counting], faces, labelled, augmentation=Augmentation(GENTLE), views=2, seed=0,
+            fabric=make_fabric(COMPUTE), checkpoint=Checkpoint.of(folder, {}, []),
+        )  # fmt: skip
+
+    with pytest.raises(Killed):
+        refined_by_it(tmp_path)
+    said = refined_by_it(tmp_path)
+    assert len(seen) == 3
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.equal(seen[0], seen[1])
+    assert said.shape == (60, 2)
 
 
 def test_an_expression_that_they_do_not_know_is_named():
     with pytest.raises(MienError, match=r"refinery.networks: they know calm, glad, not bored;"):
-        refine([saying(0.0, 0.0)], expressions=("calm", "bored"))
+        voice(saying(0.0, 0.0), ("calm", "bored"))
 
 
 def test_faces_of_another_size_than_they_know_are_refused():
     known = replace(saying(0.0, 0.0), image_size=48)
     with pytest.raises(MienError, match=r"know faces of 48 pixels, and prepare\.image_size is 16"):
-        refine([known])
+        voice(known)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -187,7 +221,8 @@ def test_refined_labels_are_learned_against_wrong_ones(tmp_path):
     noise = np.random.default_rng(1).permutation(labelled.labels)
     order = np.random.default_rng(2).permutation(60)  # rows in another order than the store's
     shuffled = LabelledRows(labelled.rows[order], noise)
-    said = refine([Trained(larger, ("calm", "glad"), 16)], shuffled, views=3)
+    known = Trained(larger, ("calm", "glad"), 16)
+    said = refine([known], tmp_path / "labels", shuffled, views=3)
     learned = train(advised(faces, shuffled, refined(said), 1.0), tmp_path / "net").model
     predicted = embed_faces(learned, faces, labelled.rows).logits.argmax(axis=1)
     assert (predicted == labelled.labels).mean() > 0.95

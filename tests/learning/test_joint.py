@@ -23,14 +23,14 @@ from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.params import ClusterSettings
 from tests.killing import Killed, killing
-from tests.learning.conftest import COMPUTE, GENTLE, MODEL, RECOGNITION
+from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 
 SETTINGS = ClusterSettings(
     epochs=2, steps_per_epoch=3, batch_size=6, learning_rate=0.01, weight_decay=0, ema_decay=0.5,
     label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, labelled_view="weak",
     pseudo_weight=1, consistency_weight=1, consistency_threshold=0.2, consistency_temperature=0,
     center_weight=0.1, island_weight=0.1, prototypes_per_expression=2, free_prototypes=2,
-    networks=["accnn"], recognition=RECOGNITION, free_share=0.2, iterations=3, temperature=0.1,
+    networks=["accnn"], free_share=0.2, iterations=3, temperature=0.1,
     prior_steps=2, prior_strength=5, dustbin_similarity=0.2, neighbours=3, chunk=16,
 )  # fmt: skip
 AUGMENTATION = Augmentation(GENTLE)

@@ -8,10 +8,18 @@ from torch.nn import functional
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows, to_tensor
 from mien.data.synthetic.rendering import render
+from mien.errors import MienError
 from mien.learning import recognition
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.recognition import Recogniser, RecognitionNet
-from mien.learning.training import class_log_prior, make_fabric
+from mien.learning.embedding import accuracy_on, embed_with_mirror
+from mien.learning.recognition import (
+    RecognitionNet,
+    learn_labels,
+    load_recognition,
+    save_recognition,
+    say,
+)
+from mien.learning.training import Fitted, class_log_prior, make_fabric
 from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE, RECOGNITION
 
@@ -82,82 +90,113 @@ def test_embeddings_can_be_standardised_again(small):
     np.testing.assert_allclose(again.mean(axis=0), 0, atol=1e-5)
 
 
-def recogniser(tmp_path, faces, labelled, name="run"):
-    return Recogniser(
+def learned(tmp_path, faces, labelled, validate=lambda _: {}, name="run", classes=2):
+    return learn_labels(
         faces,
         labelled,
-        2,
+        classes,
         RECOGNITION,
+        Augmentation(GENTLE),
         seed=0,
         fabric=make_fabric(COMPUTE),
         checkpoint=Checkpoint.of(tmp_path, {"name": name}, []),
+        validate=validate,
     )
 
 
-def test_it_begins_with_a_fitted_head_and_learns(tmp_path, small):
+def told(net, faces, rows, folder, name="told"):
+    checkpoint = Checkpoint.of(folder, {"name": name}, [])
+    return say(net, faces, rows, fabric=make_fabric(COMPUTE), checkpoint=checkpoint)
+
+
+def test_it_begins_with_a_fitted_head_and_learns(tmp_path, small, monkeypatch):
     faces, labelled = drawn(["happy"] * 30 + ["sad"] * 10)
     others, truth = drawn(["happy", "sad"] * 20, seed=1)
     both = np.concatenate([faces, others])
     rows = np.arange(len(faces), len(both))
-    network = recogniser(tmp_path, both, labelled)
-    before = network.net.state_dict()
-    said = network.say(rows)
+    with monkeypatch.context() as unlearned:
+        unlearned.setattr(recognition, "fit", lambda task, *_, **__: Fitted(task.net, []))
+        begun = learned(tmp_path, both, labelled, name="begun").model
+    said = told(begun, both, rows, tmp_path)
     np.testing.assert_allclose(said.sum(axis=1), 1, rtol=1e-5)
     assert (said.argmax(axis=1) == truth.labels).mean() > 0.7
-    embedded = network._embedded(rows)  # of a balanced head, to which the shares come back
-    prior = class_log_prior(labelled.labels, 2, 0.5).numpy()
-    odds = np.diff(embedded.logits + prior)[:, 0]
+    prior = class_log_prior(labelled.labels, 2, 0.5)  # its head is a balanced one
+    torch.testing.assert_close(begun.log_prior, prior)
+    embedded = embed_with_mirror(begun.eval(), both, rows)
+    odds = np.diff(embedded.logits + prior.numpy())[:, 0]
     np.testing.assert_allclose(np.log(said[:, 1] / said[:, 0]), odds, atol=1e-4)
+    with torch.no_grad():
+        views = to_tensor(both[rows[:3]])
+        expected = (begun(views) + prior).softmax(dim=1)
+        torch.testing.assert_close(begun.probabilities(views), expected)
 
-    network.checkpoint.clear()
-    history = network.learn(Augmentation(GENTLE), LabelledRows(rows, truth.labels))
-    assert [record["epoch"] for record in history] == [1, 2]
-    assert history[-1]["validation_accuracy"] > 0.7
-    after = network.net.state_dict()
+    truth = LabelledRows(rows, truth.labels)
+    fitted = learned(tmp_path, both, labelled, lambda net: accuracy_on(net, both, truth))
+    assert [record["epoch"] for record in fitted.history] == [1, 2]
+    assert fitted.history[-1]["validation_accuracy"] > 0.7
+    before, after = begun.state_dict(), fitted.model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert {"head.weight", "layers.13.weight", "norms.13.weight"} <= changed
     assert not {f"layers.{number}.weight" for number in range(13)} & changed
 
 
-def test_killed_it_learns_what_it_would_have_learned(tmp_path, small, monkeypatch):
+def test_of_very_many_faces_some_of_each_expression_give_the_first_head(monkeypatch):
+    monkeypatch.setattr(recognition, "_FITTED", 10)
+    labels = np.array([0] * 70 + [1] * 29 + [2])
+    some = recognition._of_each(np.random.default_rng(0).permutation(labels))
+    assert list(some) == sorted(set(some))
+    chosen = recognition._of_each(labels)
+    assert np.bincount(labels[chosen]).tolist() == [7, 3, 1]
+    assert chosen[0] == 0
+    assert 99 in chosen
+    np.testing.assert_array_equal(recognition._of_each(labels[-10:]), np.arange(10))
+
+
+def test_killed_it_learns_what_it_would_have_learned(tmp_path, small):
     faces, labelled = drawn(["happy", "sad"] * 8)
-
-    def learned(name):
-        network = recogniser(tmp_path, faces, labelled, name)
-        network.learn(Augmentation(GENTLE), labelled)
-        return network.net.state_dict()
-
-    whole = learned("whole")
-    validate = killing(1)
+    whole = learned(tmp_path, faces, labelled, name="whole").model.state_dict()
     torch.rand(5)  # whatever others have drawn meanwhile
-    monkeypatch.setattr(recognition, "accuracy_on", lambda *_: validate(None))
     with pytest.raises(Killed):
-        learned("killed")
-    monkeypatch.setattr(recognition, "accuracy_on", lambda *_: {})
-    for name, tensor in learned("killed").items():
+        learned(tmp_path, faces, labelled, killing(1))
+    for name, tensor in learned(tmp_path, faces, labelled).model.state_dict().items():
         torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
 
 
 def test_killed_it_goes_on_with_what_it_has_said(tmp_path, small, monkeypatch):
     faces, labelled = drawn(["happy", "sad"] * 8)
     monkeypatch.setattr(recognition, "_BLOCK", 6)
-    whole = recogniser(tmp_path, faces, labelled, "whole").say(labelled.rows)
+    torch.manual_seed(0)
+    net = RecognitionNet(2)
+    whole = told(net, faces, labelled.rows, tmp_path, "whole")
 
-    network = recogniser(tmp_path, faces, labelled)
-    embedded, seen = network._embedded, []
+    embedded, seen = recognition._embedded, []
 
-    def looking(rows):
+    def looking(net, faces, rows, fabric):
         seen.append(list(rows))
         if len(seen) == 2:
             raise Killed
-        return embedded(rows)
+        return embedded(net, faces, rows, fabric)
 
-    monkeypatch.setattr(network, "_embedded", looking)
+    monkeypatch.setattr(recognition, "_embedded", looking)
     with pytest.raises(Killed):
-        network.say(labelled.rows)
-    monkeypatch.setattr(Recogniser, "_head", None)  # kept, too
-    again = recogniser(tmp_path, faces, labelled)
-    embedded = again._embedded
-    monkeypatch.setattr(again, "_embedded", looking)
-    np.testing.assert_allclose(again.say(labelled.rows), whole, atol=1e-5)
+        told(net, faces, labelled.rows, tmp_path)
+    np.testing.assert_allclose(told(net, faces, labelled.rows, tmp_path), whole, atol=1e-5)
     assert [rows[0] for rows in seen] == [0, 6, 6, 12]
+
+
+def test_what_it_has_learned_is_kept(tmp_path, small):
+    faces, labelled = drawn(["happy", "sad"] * 8)
+    net = learned(tmp_path, faces, labelled).model.eval()
+    path = tmp_path / "recognition.safetensors"
+    save_recognition(path, net, ("happy", "sad"), 48)
+    again = load_recognition(path)
+    for name, tensor in again.state_dict().items():
+        torch.testing.assert_close(tensor, net.state_dict()[name], msg=name)
+    views = to_tensor(faces[:4])
+    with torch.no_grad():
+        torch.testing.assert_close(again.probabilities(views), net.probabilities(views))
+    save_recognition(path, None, ("happy", "sad"), 48)
+    assert load_recognition(path) is None
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(MienError, match="not a safetensors file"):
+        load_recognition(path)

@@ -108,3 +108,15 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def kept_calls(monkeypatch, module, name):
+    """What ``module.name`` returns from now on, as it is called."""
+    kept, function = [], getattr(module, name)
+
+    def keep(*arguments, **named):
+        kept.append(function(*arguments, **named))
+        return kept[-1]
+
+    monkeypatch.setattr(module, name, keep)
+    return kept

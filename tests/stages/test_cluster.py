@@ -8,11 +8,12 @@ import torch
 from mien.files import read_json
 from mien.learning import recognition
 from mien.learning.pseudo_labels import POSTERIOR
+from mien.learning.recognition import RecognitionNet, save_recognition
 from mien.model.accnn import ACCNN
 from mien.model.weights import save_networks
 from mien.stages import cluster, finetune, relabel
 from tests.killing import Killed, kill
-from tests.stages.conftest import same, state
+from tests.stages.conftest import kept_calls, same, state
 
 SHORT = {
     "epochs": 2, "steps_per_epoch": 2, "batch_size": 8, "unlabelled_batch_size": 8,
@@ -42,7 +43,9 @@ def larger_networks(folder, params, seeds):
         sizes = {"stem": 8, "widths": [16, 16]}
         shape = params.model.model_copy(update=sizes)
         networks.append(ACCNN(shape, len(params.expressions)))
-    save_networks(folder / "larger.safetensors", networks, tuple(params.expressions), 24)
+    names = tuple(params.expressions)
+    save_networks(folder / "larger.safetensors", networks, names, 24)
+    save_recognition(folder / "recognition.safetensors", None, names, 24)
 
 
 def run(params, folder, name):
@@ -52,6 +55,7 @@ def run(params, folder, name):
         faces=folder / "faces.npy",
         pretrained=folder / "pretrain.safetensors",
         larger=folder / "larger.safetensors",
+        recognition=folder / "recognition.safetensors",
         checkpoints=folder / "checkpoints",
         weights=folder / f"{name}.safetensors",
         assignments=folder / f"{name}.parquet",
@@ -172,18 +176,6 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
         torch.testing.assert_close(again[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def kept_calls(monkeypatch, module, name):
-    """What ``module.name`` returns from now on, as it is called."""
-    kept, function = [], getattr(module, name)
-
-    def keep(*arguments):
-        kept.append(function(*arguments))
-        return kept[-1]
-
-    monkeypatch.setattr(module, name, keep)
-    return kept
-
-
 def test_all_but_the_posterior_stays_the_first_networks(measured, params, monkeypatch):
     larger_networks(measured, params, [1])
     clustered = kept_calls(monkeypatch, cluster, "cluster_faces")
@@ -201,34 +193,21 @@ def test_all_but_the_posterior_stays_the_first_networks(measured, params, monkey
 def test_a_recognition_network_has_a_say(measured, params, monkeypatch, killed):
     monkeypatch.setattr(recognition, "_SIDE", 64)
     larger_networks(measured, params, [1])
-    changed = settings(params)
-    learns = changed.cluster.recognition.model_copy(
-        update={"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
-    )
-    asked = changed.cluster.model_copy(update={"recognition": learns})
-    changed = changed.model_copy(update={"cluster": asked})
+    torch.manual_seed(0)
+    network = RecognitionNet(len(params.expressions))
+    save_recognition(measured / "recognition.safetensors", network, tuple(params.expressions), 24)
     clustered = kept_calls(monkeypatch, cluster, "cluster_faces")
-    say, said = recognition.Recogniser.say, []
-
-    def saying(self, rows):
-        if killed and not said:
-            said.append(None)
-            raise Killed
-        said.append(say(self, rows))
-        return said[-1]
-
-    monkeypatch.setattr(recognition.Recogniser, "say", saying)
+    said = kept_calls(monkeypatch, cluster, "say")
     if killed:
-        with pytest.raises(Killed):
-            run(changed, measured, "both")
-        learned = sorted((measured / "checkpoints").glob("*recognition*"))
-        assert learned
-    found = run(changed, measured, "both")
+        with monkeypatch.context() as broken, pytest.raises(Killed):
+            broken.setattr(recognition, "_embedded", kill)
+            run(settings(params, "accnn", "recognition"), measured, "both")
+        assert sorted((measured / "checkpoints").iterdir())
+    found = run(settings(params, "accnn", "recognition"), measured, "both")
     own, theirs = clustered[-1].clustering.posterior, said[-1]
     np.testing.assert_allclose(found, (own + theirs) / 2, rtol=1e-5)
     assert not np.allclose(own, theirs, atol=0.05)
-    figures = read_json(measured / "both-metrics.json")
-    assert figures["network"] == "accnn"
-    assert figures["recognition"]["epoch"] == 2
-    assert (measured / "both" / "recognition.svg").is_file()
+    assert read_json(measured / "both-metrics.json")["network"] == "accnn"
     assert not list((measured / "checkpoints").glob("*.safetensors"))
+    own_alone = run(settings(params, "accnn"), measured, "own")
+    np.testing.assert_allclose(own_alone, own, rtol=1e-5)

@@ -9,12 +9,14 @@ from mien.data.manifest import read_manifest, write_manifest
 from mien.data.synthetic.rendering import render
 from mien.errors import MienError
 from mien.files import read_json, write_json
+from mien.learning import recognition
 from mien.learning.face_mesh import FaceMesh
+from mien.learning.recognition import load_recognition
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_networks, load_weights, save_weights
 from mien.stages import pretrain
 from tests.killing import Killed, kill
-from tests.stages.conftest import same, state
+from tests.stages.conftest import kept_calls, same, state
 
 SHORT = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
 
@@ -39,6 +41,7 @@ def run(params, folder, name):
         checkpoints=folder / "checkpoints",
         weights=folder / f"{name}.safetensors",
         larger=folder / f"{name}-larger.safetensors",
+        recognition=folder / f"{name}-recognition.safetensors",
         curves=folder / f"{name}.csv",
         report=folder / name,
         metrics=folder / f"{name}.json",
@@ -272,6 +275,37 @@ def test_networks_that_ship_refine_the_labels_where_asked_for(measured, params):
     assert same(off, run(refined_by(params, "nano", weight=0.0), measured, "unheard"))
 
 
+def recognising(params, **refinery):
+    taught = params.pretrain.recognition.model_copy(
+        update={"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
+    )
+    return pretraining(refined_by(params, **refinery), recognition=taught)
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_recognition_network_learns_and_refines_where_asked_for(measured, params, monkeypatch):
+    monkeypatch.setattr(recognition, "_SIDE", 64)
+    off = run(settings(params, 0), measured, "off")
+    assert load_recognition(measured / "off-recognition.safetensors") is None
+    learning = settings(recognising(params), 0)
+    assert same(off, run(learning, measured, "learning")), "it is asked by nobody here"
+    figures = read_json(measured / "learning.json")["recognition"]
+    assert figures["epoch"] == 2
+    assert 0 < figures["validation_accuracy"] < 1
+    assert len(pd.read_csv(measured / "learning/recognition.csv")) == 2
+    kept = load_recognition(measured / "learning-recognition.safetensors")
+    assert kept.head.out_features == len(params.expressions)
+
+    asked = refined_by(learning, "recognition", views=1)
+    said = kept_calls(monkeypatch, pretrain, "refined_labels")
+    assert not same(off, run(asked, measured, "asked"))
+    with_others = refined_by(learning, "recognition", "nano", views=1)
+    run(with_others, measured, "both")
+    run(refined_by(params, "nano", views=1), measured, "nano")
+    alone, both, nano = said
+    torch.testing.assert_close(both, (alone + nano) / 2, atol=0.02, rtol=0)
+
+
 @pytest.mark.usefixtures("shipped")
 def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, monkeypatch):
     whole = run(refined_by(params, "nano"), measured, "whole")
@@ -283,8 +317,9 @@ def test_killed_while_learning_from_refined_labels_it_goes_on(measured, params, 
     with monkeypatch.context() as broken, pytest.raises(Killed):
         broken.setattr(pretrain.AdvisedTask, "begin_epoch", end_in_the_second)
         run(refined_by(params, "nano"), measured, "killed")
-    assert len(list((measured / "checkpoints").iterdir())) == 2  # and the refined labels
-    monkeypatch.setattr(pretrain, "refined_labels", kill)
+    views = params.pretrain.refinery.views  # each is kept, and the training
+    assert len(list((measured / "checkpoints").iterdir())) == views + 1
+    monkeypatch.setattr(pretrain, "shipped_voice", lambda *_: kill)  # to be asked for nothing more
     assert same(run(refined_by(params, "nano"), measured, "killed"), whole)
     assert not list((measured / "checkpoints").iterdir())
 

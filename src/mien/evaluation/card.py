@@ -121,7 +121,8 @@ def build_card(
 
 def describe_first_weights(params: Params) -> str:
     """What the network had learned before it saw the data below, and what others tell it of it."""
-    size, refinery = params.pretrain.first_weights, params.pretrain.refinery.networks
+    size = params.pretrain.first_weights
+    refinery = [name for name in params.pretrain.refinery.networks if name != "recognition"]
     told = ["random" if size == "random" else f"those of `{size}` that ship with Mien"]
     terms = []
     if refinery:
@@ -129,8 +130,16 @@ def describe_first_weights(params: Params) -> str:
         told.append(f"the labels are refined by {names} that ship with Mien")
     if size != "random" or refinery:
         terms.append("FER2013")
-    if params.cluster.recognition.epochs:
-        told.append("the unlabelled faces are labelled with a face-recognition network's help")
+    if params.pretrain.recognition.epochs:
+        asked: dict[str, Sequence[str]] = {
+            "the labels are refined": params.pretrain.refinery.networks,
+            "the unlabelled faces are labelled": params.cluster.networks,
+        }
+        told += [
+            f"{what} with a face-recognition network's help"
+            for what, networks in asked.items()
+            if "recognition" in networks
+        ]
         terms.append("VGGFace2")
     learned = f", learned from {' and '.join(terms)}, whose terms bind these, too" if terms else ""
     return "; ".join(told) + learned

@@ -1,7 +1,9 @@
 """Learning from the labels and from other networks (Hinton, Vinyals & Dean 2015)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+import lightning_fabric
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ from tqdm import tqdm
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.errors import MienError
-from mien.learning.training import SupervisedTask, channels_last
+from mien.learning.checkpoint import Checkpoint
+from mien.learning.training import SupervisedTask, channels_last, generator
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import balanced_cross_entropy
 from mien.model.weights import Trained
@@ -20,6 +23,9 @@ Adviser = Callable[[Rows, Tensor, Tensor], Tensor]
 """What others say of a step's faces, ``[B, C]``, rows sum to 1; given the faces' places among the
 labelled ones ``[B]``, the views that the network is shown ``[B, 1, S, S]``, and ``log_prior``
 ``[C]``, which they are to allow for."""
+
+Voice = Callable[[Tensor], Tensor]
+"""What a trained network says of views ``[B, 1, S, S]``: probabilities ``[B, C]``."""
 
 _CHUNK = 256
 """Faces shown at once to the networks of a refinery."""
@@ -99,49 +105,55 @@ def refined(labels: Tensor) -> Adviser:
 
 
 def refined_labels(
-    networks: Sequence[Trained],
+    voices: Sequence[Voice],
     faces: Faces,
     labelled: LabelledRows,
-    expressions: Sequence[str],
     *,
-    log_prior: Tensor,
     augmentation: Augmentation,
     views: int,
-    rng: torch.Generator,
+    seed: int,
+    fabric: lightning_fabric.Fabric,
+    checkpoint: Checkpoint,
 ) -> Tensor:
     """What trained networks say of each labelled face, the mean over strong views: ``[n, C]``.
 
     Args:
-        networks: they know all ``expressions``, maybe others, in any order.
+        voices: of the networks, on the fabric's device; all see the same views.
         faces: the store, uint8 ``[N, S, S]``.
         labelled: ``n`` of its rows.
-        expressions: ``C`` names, the columns of the answer.
-        log_prior: ``[C]``, on the device that the networks are to run on.
         augmentation: what the views are drawn with.
-        views: of each face; all networks see the same ones.
-        rng: all that is drawn comes from it.
+        views: of each face.
+        seed: of what is drawn.
+        checkpoint: keeps what was said of each view; a run that was killed goes on there.
+    """
+    chunks = np.array_split(np.arange(len(labelled)), -(-len(labelled) // _CHUNK))
+
+    def look(view: int) -> dict[str, Tensor]:
+        title, rng = f"refining labels, view {view + 1}/{views}", generator(seed, view)
+        said = []
+        with torch.inference_mode(), fabric.autocast():
+            for chunk in tqdm(chunks, title, leave=False, disable=None):
+                shown = to_tensor(faces[labelled.rows[chunk]], fabric.device)
+                shown = augmentation.strong(shown, rng)
+                said.append(torch.stack([voice(shown) for voice in voices]).mean(dim=0).cpu())
+        print(title, flush=True)  # what a log shows of it; the bar is for terminals
+        return {"said": torch.cat(said).clone()}
+
+    told = [checkpoint.once(f"view_{view}", partial(look, view))["said"] for view in range(views)]
+    return torch.stack(told).mean(dim=0)
+
+
+def shipped_voice(
+    network: Trained, expressions: Sequence[str], image_size: int, log_prior: Tensor
+) -> Voice:
+    """That of a network that ships, for ``expressions`` of its own in any order.
+
+    Args:
+        log_prior: ``[C]``, of the faces that it is asked of, on the device that it is to run on.
 
     Raises:
-        MienError: a network does not know an expression, or faces of this size.
+        MienError: it does not know an expression, or faces of this size.
     """
-    columns = [_columns(each, expressions, faces.shape[-1]) for each in networks]
-    models = [channels_last(each.model).eval().to(log_prior.device) for each in networks]
-    total = torch.zeros(len(labelled), len(expressions), device=log_prior.device)
-    chunks = np.array_split(np.arange(len(labelled)), -(-len(labelled) // _CHUNK))
-    with torch.inference_mode():
-        for view in range(views):
-            title = f"refining labels, view {view + 1}/{views}"
-            for chunk in tqdm(chunks, title, leave=False, disable=None):
-                shown = to_tensor(faces[labelled.rows[chunk]], log_prior.device)
-                shown = augmentation.strong(shown, rng)
-                for model, known in zip(models, columns, strict=True):
-                    said = model(shown)[:, known].float() + log_prior
-                    total[torch.from_numpy(chunk)] += said.softmax(dim=1)
-            print(title, flush=True)  # what a log shows of it; the bar is for terminals
-    return total / (views * len(networks))
-
-
-def _columns(network: Trained, expressions: Sequence[str], image_size: int) -> list[int]:
     known = network.expressions
     if missing := [name for name in expressions if name not in known]:
         raise MienError(
@@ -153,4 +165,6 @@ def _columns(network: Trained, expressions: Sequence[str], image_size: int) -> l
             f"pretrain.refinery.networks: they know faces of {network.image_size} pixels, and "
             f"prepare.image_size is {image_size}; set it to []"
         )
-    return [known.index(name) for name in expressions]
+    columns = [known.index(name) for name in expressions]
+    model = channels_last(network.model).eval().to(log_prior.device)
+    return lambda views: (model(views)[:, columns].float() + log_prior).softmax(dim=1)

@@ -11,6 +11,9 @@ The network is a MobileNet (Howard et al. 2017) that Savchenko (*PeerJ Computer 
 package. No label of an expression has gone into them.
 """
 
+import json
+import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +28,9 @@ from torch.nn import functional
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, evenly, to_tensor
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.embedding import Embedded, accuracy_on, embed_with_mirror
+from mien.learning.embedding import Embedded, embed_with_mirror
 from mien.learning.training import (
-    History,
+    Fitted,
     SupervisedTask,
     channels_last,
     class_log_prior,
@@ -35,10 +38,12 @@ from mien.learning.training import (
 )
 from mien.learning.transfer import best_strength, fit_head
 from mien.model.accnn import FaceNetwork
+from mien.model.weights import read_tensors, write_tensors
 from mien.params import RecognitionSettings
 from mien.progress import progress
 
 WEIGHTS = Path(__file__).with_name("recognition.safetensors")
+_FORMAT = "mien-recognition-1"
 
 BLOCKS = 13
 """Of a depthwise convolution and one of 1×1 each, after a first one of 3×3."""
@@ -60,6 +65,8 @@ thousands of larger inputs a single step would turn the logits upside down."""
 _DROPOUT = 0.2
 _SAMPLE = 512
 """So many faces give the batch norms' first statistics."""
+_FITTED = 4096
+"""About so many faces at most give the head's first weights. A regression on more takes long."""
 _BLOCK = 1024
 """So many faces are looked at between what is kept: some ten seconds' work."""
 
@@ -73,6 +80,8 @@ class RecognitionNet(FaceNetwork):
 
     mean: Tensor
     scale: Tensor
+    log_prior: Tensor
+    """``[C]``, what the head leaves out of its logits (balanced cross-entropy)."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -90,6 +99,7 @@ class RecognitionNet(FaceNetwork):
         self.register_buffer("grey", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(self.embedding_size))
         self.register_buffer("scale", torch.ones(self.embedding_size))
+        self.register_buffer("log_prior", torch.zeros(classes))
         learned = load_file(WEIGHTS)
         self.grey = learned.pop("grey")
         self.layers.load_state_dict({name: each.float() for name, each in learned.items()})
@@ -133,6 +143,16 @@ class RecognitionNet(FaceNetwork):
             )
             maps = functional.relu6(maps)
 
+    def learned(self) -> dict[str, Tensor]:
+        """The state without what stays as it ships."""
+        kept = tuple(f"layers.{number}." for number in range(_LOWER))
+        return {k: v for k, v in self.state_dict().items() if not k.startswith((*kept, "grey"))}
+
+    def probabilities(self, faces: Tensor) -> Tensor:
+        """Of the expressions ``[B, C]``; ``faces`` ``[B, 1, S, S]`` in [0, 1]."""
+        logits: Tensor = self(faces).float()
+        return (logits + self.log_prior).softmax(dim=1)
+
     def standardise(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give embeddings their mean and deviation from these ``[n, D]``; returns them as they
         would have been."""
@@ -164,82 +184,131 @@ class RecognitionTask(SupervisedTask[RecognitionNet]):
         return record
 
 
-class Recogniser:
-    """A `RecognitionNet` that learns the labelled faces and then labels others.
+def learn_labels(
+    faces: Faces,
+    labelled: LabelledRows,
+    classes: int,
+    settings: RecognitionSettings,
+    augmentation: Augmentation,
+    *,
+    seed: int,
+    fabric: lightning_fabric.Fabric,
+    checkpoint: Checkpoint,
+    validate: Callable[[RecognitionNet], dict[str, float]],
+) -> Fitted[RecognitionNet]:
+    """A `RecognitionNet` that has learned the labelled faces; its upper half does.
 
     Args:
         faces: the store, uint8 ``[N, S, S]``.
         labelled: each of the ``classes`` expressions occurs.
-        checkpoint: keeps what was learned and said so far; a run that was killed goes on there.
+        checkpoint: keeps what was learned so far; a run that was killed goes on there.
+        validate: measures the averaged network after each epoch.
+    """
+    net = RecognitionNet(classes)
+    net.log_prior = class_log_prior(labelled.labels, classes, settings.class_balance)
+
+    def head() -> dict[str, Tensor]:
+        _fit_head(net, faces, labelled, seed, fabric)
+        return net.learned()
+
+    def measure(net: RecognitionNet) -> dict[str, float]:
+        with fabric.autocast():
+            return validate(net)
+
+    net.load_state_dict(net.state_dict() | checkpoint.once("head", head))
+    return fit(
+        RecognitionTask(net, faces, labelled, settings, augmentation),
+        settings,
+        epochs=settings.epochs,
+        seed=seed,
+        fabric=fabric,
+        checkpoint=checkpoint,
+        validate=measure,
+        title="pretrain, recognition network",
+    )
+
+
+def _fit_head(
+    net: RecognitionNet,
+    faces: Faces,
+    labelled: LabelledRows,
+    seed: int,
+    fabric: lightning_fabric.Fabric,
+) -> None:
+    """Make the head a regression on what the network says of labelled faces as it is."""
+    net.normalise(to_tensor(faces[evenly(labelled.rows, _SAMPLE)]))
+    some = _of_each(labelled.labels)
+    labels = labelled.labels[some]
+    embeddings = net.standardise(_embedded(net, faces, labelled.rows[some], fabric).embeddings)
+    strength, _ = best_strength(embeddings, labels, seed)
+    fit_head(net, embeddings, labels, strength=strength, log_prior=net.log_prior)
+
+
+def _of_each(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of about `_FITTED` labels, of each as large a share, in their order."""
+    share = min(1.0, _FITTED / len(labels))
+    places = [np.flatnonzero(labels == each) for each in np.unique(labels)]
+    return np.sort(np.concatenate([evenly(p, math.ceil(share * len(p))) for p in places]))
+
+
+def say(
+    net: RecognitionNet,
+    faces: Faces,
+    rows: Rows,
+    *,
+    fabric: lightning_fabric.Fabric,
+    checkpoint: Checkpoint,
+) -> NDArray[np.float32]:
+    """Probabilities of the expressions at ``rows``, ``[n, C]``, of face and mirror image.
+
+    Args:
+        net: of `learn_labels`.
+        faces: the store, uint8 ``[N, S, S]``.
+        rows: ``n`` of its rows.
+        checkpoint: keeps what was said so far; a run that was killed goes on there.
     """
 
-    def __init__(
-        self,
-        faces: Faces,
-        labelled: LabelledRows,
-        classes: int,
-        settings: RecognitionSettings,
-        *,
-        seed: int,
-        fabric: lightning_fabric.Fabric,
-        checkpoint: Checkpoint,
-    ) -> None:
-        self.faces, self.labelled, self.settings = faces, labelled, settings
-        self.seed, self.fabric, self.checkpoint = seed, fabric, checkpoint
-        self.log_prior = class_log_prior(labelled.labels, classes, settings.class_balance)
-        self.net = RecognitionNet(classes)
-        self.net.load_state_dict(self.net.state_dict() | checkpoint.once("head", self._head))
+    def look(block: Rows) -> dict[str, Tensor]:
+        logits = torch.from_numpy(_embedded(net, faces, block, fabric).logits)
+        return {"said": (logits + net.log_prior).softmax(dim=1)}
 
-    def _head(self) -> dict[str, Tensor]:
-        """The state of a head that is a regression on what the network says of faces as it is."""
-        net = self.net
-        net.normalise(to_tensor(self.faces[evenly(self.labelled.rows, _SAMPLE)]))
-        plain = self._embedded(self.labelled.rows)
-        embeddings, labels = net.standardise(plain.embeddings), self.labelled.labels
-        strength, _ = best_strength(embeddings, labels, self.seed)
-        fit_head(net, embeddings, labels, strength=strength, log_prior=self.log_prior)
-        state = net.state_dict()
-        return {name: each for name, each in state.items() if not name.startswith("layers.")}
+    said = []
+    with progress(len(rows), "recognition", unit="faces", done="faces looked at") as bar:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            said.append(checkpoint.once(f"said_{start}", partial(look, block))["said"])
+            bar.update(len(block))
+    result: NDArray[np.float32] = torch.cat(said).numpy()
+    return result
 
-    def learn(self, augmentation: Augmentation, validation: LabelledRows) -> History:
-        """Learn the labelled faces; the upper half of the network does. One record an epoch."""
 
-        def validate(net: RecognitionNet) -> dict[str, float]:
-            with self.fabric.autocast():
-                return accuracy_on(net, self.faces, validation)
+def _embedded(
+    net: RecognitionNet, faces: Faces, rows: Rows, fabric: lightning_fabric.Fabric
+) -> Embedded:
+    channels_last(net.eval()).to(fabric.device)
+    with fabric.autocast():
+        found = embed_with_mirror(net, faces, rows)
+    net.cpu()
+    return found
 
-        fitted = fit(
-            RecognitionTask(self.net, self.faces, self.labelled, self.settings, augmentation),
-            self.settings,
-            epochs=self.settings.epochs,
-            seed=self.seed,
-            fabric=self.fabric,
-            checkpoint=self.checkpoint,
-            validate=validate,
-            title="cluster, recognition network",
-        )
-        self.net = fitted.model
-        return fitted.history
 
-    def say(self, rows: Rows) -> NDArray[np.float32]:
-        """Probabilities of the expressions at ``rows``, ``[n, C]``, of face and mirror image."""
+def save_recognition(
+    path: Path, net: RecognitionNet | None, expressions: tuple[str, ...], image_size: int
+) -> None:
+    """Write what a network has learned, or that there is none, atomically."""
+    tensors = net.learned() if net else {}
+    write_tensors(path, tensors, {"format": _FORMAT}, expressions, image_size)
 
-        def look(block: Rows) -> dict[str, Tensor]:
-            logits = torch.from_numpy(self._embedded(block).logits)
-            return {"said": (logits + self.log_prior).softmax(dim=1)}
 
-        said = []
-        with progress(len(rows), "recognition", unit="faces", done="faces looked at") as bar:
-            for start in range(0, len(rows), _BLOCK):
-                block = rows[start : start + _BLOCK]
-                said.append(self.checkpoint.once(f"said_{start}", partial(look, block))["said"])
-                bar.update(len(block))
-        result: NDArray[np.float32] = torch.cat(said).numpy()
-        return result
+def load_recognition(path: Path) -> RecognitionNet | None:
+    """Read what `save_recognition` wrote; the network is in evaluation mode, on the CPU.
 
-    def _embedded(self, rows: Rows) -> Embedded:
-        net = channels_last(self.net.eval()).to(self.fabric.device)
-        with self.fabric.autocast():
-            found = embed_with_mirror(net, self.faces, rows)
-        net.cpu()
-        return found
+    Raises:
+        MienError: the file is missing, is not safetensors, or was not written by it.
+    """
+    tensors, header = read_tensors(path, _FORMAT)
+    if not tensors:
+        return None
+    net = RecognitionNet(len(json.loads(header["expressions"])))
+    net.load_state_dict(net.state_dict() | tensors)
+    return net.eval()

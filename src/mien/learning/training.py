@@ -171,7 +171,7 @@ def fit(
 
     steps = settings.steps_per_epoch
     for epoch in range(len(history), epochs):
-        rng = _generator(seed, epoch)
+        rng = generator(seed, epoch)
         record: dict[str, float] = {"epoch": epoch + 1}
         record |= task.begin_epoch(epoch, steps, teacher, rng)
         task.train()
@@ -306,7 +306,8 @@ def _keep_freed_memory() -> None:
         library.mallopt(top_pad, 64 << 20)
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def generator(seed: int, epoch: int) -> torch.Generator:
+    """Of what is drawn in one of several parts of a run."""
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 

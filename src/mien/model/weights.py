@@ -36,7 +36,7 @@ class Trained:
 def save_weights(path: Path, model: ACCNN, expressions: tuple[str, ...], image_size: int) -> None:
     """Write a network, atomically. Its settings and labels stand in the file's header."""
     header = {"format": _ONE, "model": model.settings.model_dump_json()}
-    _write(path, model.state_dict(), header, expressions, image_size)
+    write_tensors(path, model.state_dict(), header, expressions, image_size)
 
 
 def save_networks(
@@ -50,7 +50,7 @@ def save_networks(
     }
     settings = [model.settings.model_dump() for model in models]
     header = {"format": _SEVERAL, "models": json.dumps(settings)}
-    _write(path, tensors, header, expressions, image_size)
+    write_tensors(path, tensors, header, expressions, image_size)
 
 
 def shipped_weights(size: str) -> Path:
@@ -64,7 +64,7 @@ def load_weights(path: Path) -> Trained:
     Raises:
         MienError: the file is missing, is not safetensors, or was not written by `save_weights`.
     """
-    tensors, header = _read(path, _ONE)
+    tensors, header = read_tensors(path, _ONE)
     with _whole(path):
         return _rebuilt(ModelSettings.model_validate_json(header["model"]), tensors, header)
 
@@ -75,7 +75,7 @@ def load_networks(path: Path) -> list[Trained]:
     Raises:
         MienError: as `load_weights`.
     """
-    tensors, header = _read(path, _SEVERAL)
+    tensors, header = read_tensors(path, _SEVERAL)
     with _whole(path):
         return [
             _rebuilt(ModelSettings.model_validate(settings), under(f"{number}.", tensors), header)
@@ -108,20 +108,26 @@ def _rebuilt(
     return Trained(model.eval(), expressions, int(header["image_size"]))
 
 
-def _write(
+def write_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     header: dict[str, str],
     expressions: tuple[str, ...],
     image_size: int,
 ) -> None:
+    """Write tensors, atomically, beneath a header that also says what they were made for."""
     shared = {"expressions": json.dumps(expressions), "image_size": str(image_size)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing_file(path) as temporary:
         save_file(plain, temporary, metadata=header | shared)
 
 
-def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of a file whose header calls its ``format`` ``kind``.
+
+    Raises:
+        MienError: the file is missing, is not safetensors, or of another kind.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -3,7 +3,7 @@ learns from those labels, in rounds, until the clusters settle.
 
 The network is the AC-CNN; where asked for, larger networks learn beside it or in its place, all
 label the faces together, and the AC-CNN learns from what they say in the stage `finetune`. So may
-a face-recognition network, once it has learned the labelled faces.
+a face-recognition network that has learned the labelled faces in the stage `pretrain`.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ from mien.learning.clustering import FREE, Array, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
 from mien.learning.pseudo_labels import POSTERIOR
-from mien.learning.recognition import WEIGHTS, Recogniser
+from mien.learning.recognition import load_recognition, say
 from mien.learning.training import History, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_networks, load_weights, save_weights
@@ -39,6 +39,7 @@ def main(
     faces: Path,
     pretrained: Path,
     larger: Path,
+    recognition: Path,
     checkpoints: Path,
     weights: Path,
     assignments: Path,
@@ -57,7 +58,7 @@ def main(
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained, larger, WEIGHTS, *training_code(__file__)],
+        [manifest, faces, pretrained, larger, recognition, *training_code(__file__)],
     )
     augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 
@@ -95,20 +96,17 @@ def main(
         draw(name, figures, "Joint learning")
         several.append((said, figures))
     posteriors = [said.clustering.posterior for said, _ in several]
-    learned: History = []
-    if settings.recognition.epochs:
-        recogniser = Recogniser(
-            store,
-            data.labelled,
-            len(params.expressions),
-            settings.recognition,
-            seed=params.seed,
-            fabric=fabric,
-            checkpoint=run.part("recognition"),
+    recogniser = load_recognition(recognition) if "recognition" in settings.networks else None
+    if recogniser:
+        posteriors.append(
+            say(
+                recogniser,
+                store,
+                data.unlabelled,
+                fabric=fabric,
+                checkpoint=run.part("recognition"),
+            )
         )
-        learned = recogniser.learn(augmentation, validation)
-        draw("recognition", learned, "The face-recognition network")
-        posteriors.append(recogniser.say(data.unlabelled))
     (first, rounds), *_ = several
     found = with_posterior(first, np.mean(posteriors, axis=0))
 
@@ -131,7 +129,6 @@ def main(
             ),
             **agreements(rows, unlabelled),
             **rounds[-1],
-            **({"recognition": learned[-1]} if learned else {}),
         },
     )
     run.clear_all()

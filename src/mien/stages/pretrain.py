@@ -21,22 +21,26 @@ from mien.learning.distillation import (
     larger_networks,
     refined,
     refined_labels,
+    shipped_voice,
 )
 from mien.learning.embedding import accuracy_on
 from mien.learning.face_mesh import WEIGHTS
 from mien.learning.face_shape import FaceShapes, ShapeTask, face_shapes, shape_r2
+from mien.learning.recognition import WEIGHTS as RECOGNITION
+from mien.learning.recognition import RecognitionNet, learn_labels, save_recognition
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank
 from mien.learning.training import (
     Fitted,
     History,
     StartTask,
     SupervisedTask,
+    channels_last,
     class_log_prior,
     fit,
     make_fabric,
 )
 from mien.learning.transfer import begin_with
-from mien.model.accnn import ACCNN
+from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_networks, save_weights, shipped_weights
 from mien.params import NetworkKind, Params
@@ -52,12 +56,13 @@ def main(
     checkpoints: Path,
     weights: Path,
     larger: Path,
+    recognition: Path,
     curves: Path,
     report: Path,
     metrics: Path,
 ) -> None:
     """Train the AC-CNN on the labelled faces, after a start without labels and with other networks'
-    help where asked for; the larger ones among those are kept for the stage `cluster`."""
+    help where asked for; most of those are kept for the stage `cluster`."""
     table, store = read_manifest(manifest), open_faces(faces)
     labelled = training_rows(table, params.expressions)
     validation = labelled_rows(table, params.expressions, "validation")
@@ -69,11 +74,14 @@ def main(
         include={"seed", "expressions", "model", "augmentation", "pretrain"}
     )
     networks = settings.larger.networks if settings.larger.epochs else 0
-    refinery = [shipped_weights(size) for size in settings.refinery.networks]
+    refinery = [
+        shipped_weights(size) for size in settings.refinery.networks if size != "recognition"
+    ]
     start = None if settings.first_weights == "random" else shipped_weights(settings.first_weights)
     shipped = [*refinery, *([start] if start else [])]
     mesh = [WEIGHTS] if settings.landmarks.epochs else []
-    inputs = [manifest, faces, *shipped, *mesh, *training_code(__file__)]
+    recognises = [RECOGNITION] if settings.recognition.epochs else []
+    inputs = [manifest, faces, *shipped, *mesh, *recognises, *training_code(__file__)]
     run = Checkpoint.of(checkpoints, decides, inputs)
 
     def learn(
@@ -150,31 +158,16 @@ def main(
     def draw(name: str, history: History, title: str) -> None:
         write_curves(report / f"{name}.csv", report / f"{name}.svg", history, title)
 
-    def accuracy(net: ACCNN) -> dict[str, float]:
+    def accuracy(net: FaceNetwork) -> dict[str, float]:
         return accuracy_on(net, store, validation)
 
     # what may be refused comes before what takes long
     log_prior = class_log_prior(labelled.labels, len(params.expressions), settings.class_balance)
-    advice: tuple[Adviser, float] | None = None
-    if refinery:
-        with fabric.autocast():
-            kept = run.once(
-                "labels",
-                lambda: {
-                    "labels": refined_labels(
-                        [load_weights(path) for path in refinery],
-                        store,
-                        labelled,
-                        params.expressions,
-                        log_prior=log_prior.to(fabric.device),
-                        augmentation=augmentation,
-                        views=settings.refinery.views,
-                        rng=torch.Generator().manual_seed(params.seed),
-                    )
-                },
-            )
-        advice = refined(kept["labels"].to(fabric.device)), settings.refinery.weight
-
+    shipped_prior = log_prior.to(fabric.device)
+    voices = [
+        shipped_voice(load_weights(path), params.expressions, image_size, shipped_prior)
+        for path in refinery
+    ]
     model, beginnings = begin("accnn", "", "pretrain", params.seed)
     strength: float | None = None
     if start:
@@ -189,6 +182,25 @@ def main(
         )
         print(f"pretrain: the head is {'fitted anew' if strength else 'that of the weights'}")
 
+    recogniser: RecognitionNet | None = None
+    told: dict[str, Any] = {}
+    if settings.recognition.epochs:
+        learned = learn_labels(
+            store,
+            labelled,
+            len(params.expressions),
+            settings.recognition,
+            augmentation,
+            seed=params.seed,
+            fabric=fabric,
+            checkpoint=run.part("recognition"),
+            validate=accuracy,
+        )
+        draw("recognition", learned.history, "The face-recognition network")
+        recogniser, told = learned.model, {"recognition": learned.history[-1]}
+        if "recognition" in settings.refinery.networks:
+            voices.append(channels_last(recogniser).to(fabric.device).probabilities)
+
     theirs = settings.larger.model_dump(include={"epochs", "batch_size", "learning_rate"})
     advisers: list[Fitted[ACCNN]] = []
     for number in range(1, networks + 1):
@@ -200,6 +212,19 @@ def main(
         )
         advisers.append(learn(larger_task, run.part(part), accuracy, title, seed))
         draw(part, advisers[-1].history, title)
+    advice: tuple[Adviser, float] | None = None
+    if voices:
+        labels = refined_labels(
+            voices,
+            store,
+            labelled,
+            augmentation=augmentation,
+            views=settings.refinery.views,
+            seed=params.seed,
+            fabric=fabric,
+            checkpoint=run.part("refinery"),
+        )
+        advice = refined(labels.to(fabric.device)), settings.refinery.weight
     if advisers:
         advice = larger_networks([each.model for each in advisers]), settings.larger.weight
 
@@ -213,6 +238,7 @@ def main(
     names = tuple(params.expressions)
     save_weights(weights, fitted.model, names, image_size)
     save_networks(larger, [each.model for each in advisers], names, image_size)
+    save_recognition(recognition, recogniser, names, image_size)
     write_curves(curves, report / "curves.svg", fitted.history, "Pretraining")
     write_json(
         metrics,
@@ -221,6 +247,7 @@ def main(
             **_summary(fitted, image_size),
             **({"head_strength": strength} if strength else {}),
             **beginnings,
+            **told,
             **({"larger": [_summary(each, image_size) for each in advisers]} if advisers else {}),
             "validated": read_json(verdict)["success"],
         },
