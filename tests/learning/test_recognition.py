@@ -140,18 +140,6 @@ def test_it_begins_with_a_fitted_head_and_learns(tmp_path, small, monkeypatch):
     assert not {f"layers.{number}.weight" for number in range(13)} & changed
 
 
-def test_of_very_many_faces_some_of_each_expression_give_the_first_head(monkeypatch):
-    monkeypatch.setattr(recognition, "_FITTED", 10)
-    labels = np.array([0] * 70 + [1] * 29 + [2])
-    some = recognition._of_each(np.random.default_rng(0).permutation(labels))
-    assert list(some) == sorted(set(some))
-    chosen = recognition._of_each(labels)
-    assert np.bincount(labels[chosen]).tolist() == [7, 3, 1]
-    assert chosen[0] == 0
-    assert 99 in chosen
-    np.testing.assert_array_equal(recognition._of_each(labels[-10:]), np.arange(10))
-
-
 def test_killed_it_learns_what_it_would_have_learned(tmp_path, small):
     faces, labelled = drawn(["happy", "sad"] * 8)
     whole = learned(tmp_path, faces, labelled, name="whole").model.state_dict()

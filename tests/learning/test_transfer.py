@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression
 
 from mien.data.dataset import LabelledRows, to_tensor
 from mien.errors import MienError
+from mien.learning import transfer
 from mien.learning.training import class_log_prior
-from mien.learning.transfer import begin_with
+from mien.learning.transfer import begin_with, of_each
 from mien.model.accnn import ACCNN
 from mien.model.weights import Trained
 from tests.model.test_accnn import SETTINGS
@@ -120,3 +121,15 @@ def test_another_network_or_other_faces_are_refused(trained):
         begin(other, trained, faces, labelled)
     with pytest.raises(MienError, match=r"faces of 24 pixels; prepare.image_size is 20"):
         begin(ACCNN(SETTINGS, 2), trained, faces[:, :20, :20], labelled)
+
+
+def test_of_very_many_faces_some_of_each_expression_give_the_head(monkeypatch):
+    monkeypatch.setattr(transfer, "_FITTED", 10)
+    labels = np.array([0] * 70 + [1] * 29 + [2])
+    some = of_each(np.random.default_rng(0).permutation(labels))
+    assert list(some) == sorted(set(some))
+    chosen = of_each(labels)
+    assert np.bincount(labels[chosen]).tolist() == [7, 5, 1]
+    assert chosen[0] == 0
+    assert 99 in chosen
+    np.testing.assert_array_equal(of_each(labels[-10:]), np.arange(10))

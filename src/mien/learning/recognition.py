@@ -12,7 +12,6 @@ package. No label of an expression has gone into them.
 """
 
 import json
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from mien.learning.training import (
     class_log_prior,
     fit,
 )
-from mien.learning.transfer import best_strength, fit_head
+from mien.learning.transfer import best_strength, fit_head, of_each
 from mien.model.accnn import FaceNetwork
 from mien.model.weights import read_tensors, write_tensors
 from mien.params import RecognitionSettings
@@ -65,8 +64,6 @@ thousands of larger inputs a single step would turn the logits upside down."""
 _DROPOUT = 0.2
 _SAMPLE = 512
 """So many faces give the batch norms' first statistics."""
-_FITTED = 4096
-"""About so many faces at most give the head's first weights. A regression on more takes long."""
 _BLOCK = 1024
 """So many faces are looked at between what is kept: some ten seconds' work."""
 
@@ -237,18 +234,11 @@ def _fit_head(
 ) -> None:
     """Make the head a regression on what the network says of labelled faces as it is."""
     net.normalise(to_tensor(faces[evenly(labelled.rows, _SAMPLE)]))
-    some = _of_each(labelled.labels)
+    some = of_each(labelled.labels)
     labels = labelled.labels[some]
     embeddings = net.standardise(_embedded(net, faces, labelled.rows[some], fabric).embeddings)
     strength, _ = best_strength(embeddings, labels, seed)
     fit_head(net, embeddings, labels, strength=strength, log_prior=net.log_prior)
-
-
-def _of_each(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of about `_FITTED` labels, of each as large a share, in their order."""
-    share = min(1.0, _FITTED / len(labels))
-    places = [np.flatnonzero(labels == each) for each in np.unique(labels)]
-    return np.sort(np.concatenate([evenly(p, math.ceil(share * len(p))) for p in places]))
 
 
 def say(
