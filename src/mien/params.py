@@ -339,6 +339,11 @@ class RefinerySettings(Section):
     weight: Share
     """Of what they say on average in the loss; the labels have the rest."""
 
+    @property
+    def shipped(self) -> list[str]:
+        """The sizes among ``networks``."""
+        return [name for name in self.networks if name != "recognition"]
+
 
 class PretrainSettings(TrainingSettings):
     """Supervised training on the labelled faces, after a start without labels and with the help of

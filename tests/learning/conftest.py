@@ -3,12 +3,7 @@
 import numpy as np
 
 from mien.data.dataset import LabelledRows
-from mien.params import (
-    AugmentationSettings,
-    ComputeSettings,
-    ModelSettings,
-    RecognitionSettings,
-)
+from mien.params import AugmentationSettings, ComputeSettings, ModelSettings
 
 MODEL = ModelSettings(
     convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,
@@ -17,10 +12,6 @@ MODEL = ModelSettings(
 GENTLE = AugmentationSettings(
     rotate=5, scale=0.05, shift=0.05, light=0.1, blur=0, noise=0, erase=0.1, strong=1
 )
-RECOGNITION = RecognitionSettings(
-    epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=3e-4, weight_decay=0.05,
-    ema_decay=0.5, label_smoothing=0.1, class_balance=0.5,
-)  # fmt: skip
 COMPUTE = ComputeSettings(accelerator="cpu", precision="32-true", threads=1, workers=1)
 
 

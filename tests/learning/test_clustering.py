@@ -24,8 +24,8 @@ from mien.params import ClusterSettings
 
 SETTINGS = ClusterSettings(
     epochs=1, steps_per_epoch=1, batch_size=1, learning_rate=0.1, weight_decay=0, ema_decay=0,
-    label_smoothing=0, class_balance=0, networks=["accnn"], rounds=1,
-    unlabelled_batch_size=1, labelled_view="weak", pseudo_weight=1,
+    label_smoothing=0, class_balance=0, networks=["accnn"], rounds=1, unlabelled_batch_size=1,
+    labelled_view="weak", pseudo_weight=1,
     consistency_weight=0, consistency_threshold=0, consistency_temperature=0,
     center_weight=0, island_weight=0,
     prototypes_per_expression=2, free_prototypes=2, free_share=0.2, iterations=8, temperature=0.1,

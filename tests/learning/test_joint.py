@@ -30,8 +30,8 @@ SETTINGS = ClusterSettings(
     label_smoothing=0, class_balance=1, rounds=2, unlabelled_batch_size=12, labelled_view="weak",
     pseudo_weight=1, consistency_weight=1, consistency_threshold=0.2, consistency_temperature=0,
     center_weight=0.1, island_weight=0.1, prototypes_per_expression=2, free_prototypes=2,
-    networks=["accnn"], free_share=0.2, iterations=3, temperature=0.1,
-    prior_steps=2, prior_strength=5, dustbin_similarity=0.2, neighbours=3, chunk=16,
+    networks=["accnn"], free_share=0.2, iterations=3, temperature=0.1, prior_steps=2,
+    prior_strength=5, dustbin_similarity=0.2, neighbours=3, chunk=16,
 )  # fmt: skip
 AUGMENTATION = Augmentation(GENTLE)
 CLASSES = 3

@@ -20,8 +20,14 @@ from mien.learning.recognition import (
     say,
 )
 from mien.learning.training import Fitted, class_log_prior, make_fabric
+from mien.params import RecognitionSettings
 from tests.killing import Killed, killing
-from tests.learning.conftest import COMPUTE, GENTLE, RECOGNITION
+from tests.learning.conftest import COMPUTE, GENTLE
+
+SETTINGS = RecognitionSettings(
+    epochs=2, steps_per_epoch=4, batch_size=8, learning_rate=3e-4, weight_decay=0.05,
+    ema_decay=0.5, label_smoothing=0.1, class_balance=0.5,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -90,12 +96,12 @@ def test_embeddings_can_be_standardised_again(small):
     np.testing.assert_allclose(again.mean(axis=0), 0, atol=1e-5)
 
 
-def learned(tmp_path, faces, labelled, validate=lambda _: {}, name="run", classes=2):
+def learned(tmp_path, faces, labelled, validate=lambda _: {}, name="run"):
     return learn_labels(
         faces,
         labelled,
-        classes,
-        RECOGNITION,
+        2,
+        SETTINGS,
         Augmentation(GENTLE),
         seed=0,
         fabric=make_fabric(COMPUTE),
@@ -185,6 +191,9 @@ def test_what_it_has_learned_is_kept(tmp_path, small):
         torch.testing.assert_close(again.probabilities(views), net.probabilities(views))
     save_recognition(path, None, ("happy", "sad"), 48)
     assert load_recognition(path) is None
+    save_recognition(path, net, ("happy", "sad", "calm"), 48)
+    with pytest.raises(MienError, match="its header and its tensors are not of one network"):
+        load_recognition(path)
     path.write_bytes(b"not safetensors")
     with pytest.raises(MienError, match="not a safetensors file"):
         load_recognition(path)

@@ -275,11 +275,11 @@ def test_networks_that_ship_refine_the_labels_where_asked_for(measured, params):
     assert same(off, run(refined_by(params, "nano", weight=0.0), measured, "unheard"))
 
 
-def recognising(params, **refinery):
+def recognising(params):
     taught = params.pretrain.recognition.model_copy(
         update={"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
     )
-    return pretraining(refined_by(params, **refinery), recognition=taught)
+    return pretraining(params, **SHORT, recognition=taught)
 
 
 @pytest.mark.usefixtures("shipped")
@@ -287,12 +287,13 @@ def test_a_recognition_network_learns_and_refines_where_asked_for(measured, para
     monkeypatch.setattr(recognition, "_SIDE", 64)
     off = run(settings(params, 0), measured, "off")
     assert load_recognition(measured / "off-recognition.safetensors") is None
-    learning = settings(recognising(params), 0)
+    learning = recognising(params)
     assert same(off, run(learning, measured, "learning")), "it is asked by nobody here"
     figures = read_json(measured / "learning.json")["recognition"]
     assert figures["epoch"] == 2
     assert 0 < figures["validation_accuracy"] < 1
     assert len(pd.read_csv(measured / "learning/recognition.csv")) == 2
+    assert (measured / "learning/recognition.svg").is_file()
     kept = load_recognition(measured / "learning-recognition.safetensors")
     assert kept.head.out_features == len(params.expressions)
 
@@ -304,6 +305,19 @@ def test_a_recognition_network_learns_and_refines_where_asked_for(measured, para
     run(refined_by(params, "nano", views=1), measured, "nano")
     alone, both, nano = said
     torch.testing.assert_close(both, (alone + nano) / 2, atol=0.02, rtol=0)
+
+
+def test_killed_after_the_recognition_network_it_goes_on(measured, params, monkeypatch):
+    monkeypatch.setattr(recognition, "_SIDE", 64)
+    asked = refined_by(recognising(params), "recognition", views=1)
+    whole = run(asked, measured, "whole")
+    with monkeypatch.context() as broken, pytest.raises(Killed):
+        broken.setattr(pretrain.AdvisedTask, "begin_epoch", kill)
+        run(asked, measured, "killed")
+    assert sorted((measured / "checkpoints").glob("*recognition*"))
+    monkeypatch.setattr(recognition.RecognitionTask, "begin_epoch", kill)  # nothing is left to it
+    assert same(run(asked, measured, "killed"), whole)
+    assert not list((measured / "checkpoints").iterdir())
 
 
 @pytest.mark.usefixtures("shipped")

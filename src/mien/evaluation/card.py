@@ -122,7 +122,7 @@ def build_card(
 def describe_first_weights(params: Params) -> str:
     """What the network had learned before it saw the data below, and what others tell it of it."""
     size = params.pretrain.first_weights
-    refinery = [name for name in params.pretrain.refinery.networks if name != "recognition"]
+    refinery = params.pretrain.refinery.shipped
     told = ["random" if size == "random" else f"those of `{size}` that ship with Mien"]
     terms = []
     if refinery:

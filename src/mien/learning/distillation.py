@@ -137,7 +137,7 @@ def refined_labels(
                 shown = augmentation.strong(shown, rng)
                 said.append(torch.stack([voice(shown) for voice in voices]).mean(dim=0).cpu())
         print(title, flush=True)  # what a log shows of it; the bar is for terminals
-        return {"said": torch.cat(said).clone()}
+        return {"said": torch.cat(said)}
 
     told = [checkpoint.once(f"view_{view}", partial(look, view))["said"] for view in range(views)]
     return torch.stack(told).mean(dim=0)

@@ -37,7 +37,7 @@ from mien.learning.training import (
 )
 from mien.learning.transfer import best_strength, fit_head, of_each
 from mien.model.accnn import FaceNetwork
-from mien.model.weights import read_tensors, write_tensors
+from mien.model.weights import read_tensors, whole, write_tensors
 from mien.params import RecognitionSettings
 from mien.progress import progress
 
@@ -299,6 +299,7 @@ def load_recognition(path: Path) -> RecognitionNet | None:
     tensors, header = read_tensors(path, _FORMAT)
     if not tensors:
         return None
-    net = RecognitionNet(len(json.loads(header["expressions"])))
-    net.load_state_dict(net.state_dict() | tensors)
+    with whole(path):
+        net = RecognitionNet(len(json.loads(header["expressions"])))
+        net.load_state_dict(net.state_dict() | tensors)
     return net.eval()

@@ -306,9 +306,9 @@ def _keep_freed_memory() -> None:
         library.mallopt(top_pad, 64 << 20)
 
 
-def generator(seed: int, epoch: int) -> torch.Generator:
-    """Of what is drawn in one of several parts of a run."""
-    state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+def generator(seed: int, part: int) -> torch.Generator:
+    """Of what is drawn in one part of a run, such as an epoch."""
+    state = np.random.SeedSequence([seed, part]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 

@@ -65,7 +65,7 @@ def load_weights(path: Path) -> Trained:
         MienError: the file is missing, is not safetensors, or was not written by `save_weights`.
     """
     tensors, header = read_tensors(path, _ONE)
-    with _whole(path):
+    with whole(path):
         return _rebuilt(ModelSettings.model_validate_json(header["model"]), tensors, header)
 
 
@@ -76,7 +76,7 @@ def load_networks(path: Path) -> list[Trained]:
         MienError: as `load_weights`.
     """
     tensors, header = read_tensors(path, _SEVERAL)
-    with _whole(path):
+    with whole(path):
         return [
             _rebuilt(ModelSettings.model_validate(settings), under(f"{number}.", tensors), header)
             for number, settings in enumerate(json.loads(header["models"]))
@@ -89,7 +89,12 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def whole(path: Path) -> Iterator[None]:
+    """Says of a file whose tensors fit no network that its header speaks of that they do not.
+
+    Raises:
+        MienError: they do not.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -128,7 +128,7 @@ def main(
 
 def _ship(settings: PretrainSettings) -> list[Path]:
     """The files of Mien's own that this training reads."""
-    sizes = [size for size in settings.refinery.networks if size != "recognition"]
+    sizes = settings.refinery.shipped
     if settings.first_weights != "random":
         sizes.append(settings.first_weights)
     return [
@@ -295,8 +295,7 @@ class _Training:
             shipped_voice(
                 load_weights(shipped_weights(size)), self.params.expressions, image_size, prior
             )
-            for size in self.settings.refinery.networks
-            if size != "recognition"
+            for size in self.settings.refinery.shipped
         ]
 
     def advice(
