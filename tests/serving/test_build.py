@@ -35,6 +35,8 @@ def test_a_bento_serves_elsewhere(package, tmp_path):
     shutil.copytree(tmp_path / "bentoml/bentos/mien" / version, bento)
     shutil.rmtree(tmp_path / "bentoml")
     assert (bento / "env/docker/Dockerfile").is_file()
+    weights = [path for path in bento.rglob("*") if path.suffix in {".onnx", ".safetensors"}]
+    assert {path.parent for path in weights} == {bento / "src/model"}
     for path in bento.rglob("*"):
         if path.is_file() and path.suffix in {".yaml", ".json", ".txt", ".py", ".toml"}:
             assert str(tmp_path) not in path.read_text(encoding="utf-8", errors="ignore"), path

@@ -49,7 +49,8 @@ def build(package: Path) -> str:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ignored = shutil.ignore_patterns("__pycache__", "shipped")
+        # a service does not learn, and `shipped` holds other models than its own: 20 MB of weights
+        ignored = shutil.ignore_patterns("__pycache__", "learning", "shipped")
         shutil.copytree(Path(mien.__file__).parent, folder / "mien", ignore=ignored)
         shutil.copytree(package, folder / "model")
         (folder / "service.py").write_text(_SERVICE, encoding="utf-8")
