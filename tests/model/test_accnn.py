@@ -119,6 +119,15 @@ def test_weights_round_trip(tmp_path):
     torch.testing.assert_close(trained.model(faces), model.eval()(faces), rtol=0, atol=0)
 
 
+def test_the_same_weights_are_the_same_file(tmp_path):
+    path, model, files = tmp_path / "w.safetensors", ACCNN(SETTINGS, 2), set()
+    for _ in range(20):  # of 24 orders that the header's four entries may have
+        save_weights(path, model, ("müde", 'a "b"\n'), 24)
+        files.add(path.read_bytes())
+    assert len(files) == 1
+    assert load_weights(path).expressions == ("müde", 'a "b"\n')
+
+
 def test_bad_weights_are_named(tmp_path):
     path = tmp_path / "model.safetensors"
     with pytest.raises(MienError, match=r"model\.safetensors: no such weights"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mien.errors import MienError
@@ -120,11 +120,24 @@ def write_tensors(
     expressions: tuple[str, ...],
     image_size: int,
 ) -> None:
-    """Write tensors, atomically, beneath a header that also says what they were made for."""
+    """Write tensors, atomically, beneath a header that also says what they were made for.
+
+    The same tensors and header are the same bytes, by which DVC knows that nothing has changed.
+    """
     shared = {"expressions": json.dumps(expressions), "image_size": str(image_size)}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing_file(path) as temporary:
-        save_file(plain, temporary, metadata=header | shared)
+        temporary.write_bytes(_in_order(save(plain, metadata=header | shared)))
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file whose metadata are sorted; safetensors writes them in any order (#584)."""
+    start = 8  # bytes that give the header's length
+    end = start + int.from_bytes(file[:start], "little")
+    header = json.loads(file[start:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return file[:start] + text.ljust(end - start) + file[end:]
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
