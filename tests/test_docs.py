@@ -1,6 +1,7 @@
 """What the README and the documents say: links lead somewhere, figures were measured, code runs."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,28 @@ def test_soft_guesses_alone_were_measured(start, arm):
         f"{100 * of[arm, 3][measure]:.1f}, {100 * of[arm, 4][measure]:.1f}"
         for measure in ("validation", "test", "test_flip")
     ]
+
+
+def test_what_a_face_recognition_network_brings_was_measured():
+    runs = read_json(RESULTS / "pipeline-fer2013-lfw-recognition.json")["runs"]
+
+    def each(form: Callable[[dict[str, Any]], str]) -> str:
+        return ", ".join(map(form, runs))
+
+    cells = row("`configs/recognition.yaml`", EXPERIMENTS)
+    assert cells[2:4] + cells[5:] == [
+        each(lambda run: f"{100 * run['pretrained']['accuracy']:.1f}"),
+        each(lambda run: f"{100 * run['final']['accuracy']:.1f}"),
+        each(lambda run: f"{100 * run['final']['macro_f1']:.1f}"),
+        each(lambda run: f"{100 * run['precision']:.1f} at {100 * run['coverage']:.0f}%"),
+    ]
+    found = tenth("few_labels_recognition")["fixmatch", 0]
+    fixmatch, ours = (f"{100 * each:.1f}" for each in (found["test"], runs[0]["final"]["accuracy"]))
+    mirrored = f"{100 * found['test_flip']:.1f}"
+    assert f"{fixmatch}% of PrivateTest, {mirrored} with the mirrored face" in EXPERIMENTS
+    said = " ".join(README.split())
+    assert f"FixMatch ends at {fixmatch} in draw 0, the pipeline" in said
+    assert f"word on the unlabelled faces as well, at {ours} " in said
 
 
 @pytest.mark.parametrize("network", ["base", "small", "nano", "fer"])
