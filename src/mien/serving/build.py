@@ -49,7 +49,7 @@ def build(package: Path) -> str:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # a service does not learn, and `shipped` holds other models than its own: 20 MB of weights
+        # a service does not learn, and `shipped` holds other models than its own: 19 MB of weights
         ignored = shutil.ignore_patterns("__pycache__", "learning", "shipped")
         shutil.copytree(Path(mien.__file__).parent, folder / "mien", ignore=ignored)
         shutil.copytree(package, folder / "model")
