@@ -1,7 +1,6 @@
 """What the README and the documents say: links lead somewhere, figures were measured, code runs."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,16 +163,17 @@ def test_soft_guesses_alone_were_measured(start, arm):
 def test_what_a_face_recognition_network_brings_was_measured():
     runs = read_json(RESULTS / "pipeline-fer2013-lfw-recognition.json")["runs"]
 
-    def each(form: Callable[[dict[str, Any]], str]) -> str:
-        return ", ".join(map(form, runs))
-
-    cells = row("`configs/recognition.yaml`", EXPERIMENTS)
-    assert cells[2:4] + cells[5:] == [
-        each(lambda run: f"{100 * run['pretrained']['accuracy']:.1f}"),
-        each(lambda run: f"{100 * run['final']['accuracy']:.1f}"),
-        each(lambda run: f"{100 * run['final']['macro_f1']:.1f}"),
-        each(lambda run: f"{100 * run['precision']:.1f} at {100 * run['coverage']:.0f}%"),
+    figures = [
+        (
+            f"{100 * run['pretrained']['accuracy']:.1f}",
+            f"{100 * run['final']['accuracy']:.1f}",
+            f"{100 * run['final']['macro_f1']:.1f}",
+            f"{100 * run['precision']:.1f} at {100 * run['coverage']:.0f}%",
+        )
+        for run in runs
     ]
+    cells = row("`configs/recognition.yaml`", EXPERIMENTS)
+    assert cells[2:4] + cells[5:] == [", ".join(draws) for draws in zip(*figures, strict=True)]
     found = tenth("few_labels_recognition")["fixmatch", 0]
     fixmatch, ours = (f"{100 * each:.1f}" for each in (found["test"], runs[0]["final"]["accuracy"]))
     mirrored = f"{100 * found['test_flip']:.1f}"

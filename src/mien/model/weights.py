@@ -131,13 +131,12 @@ def write_tensors(
 
 
 def _in_order(file: bytes) -> bytes:
-    """A safetensors file whose metadata are sorted; safetensors writes them in any order (#584)."""
+    """A safetensors file with its header sorted; metadata are written in any order (its #584)."""
     start = 8  # bytes that give the header's length
     end = start + int.from_bytes(file[:start], "little")
     header = json.loads(file[start:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    return file[:start] + text.ljust(end - start) + file[end:]
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return file[:start] + text.encode().ljust(end - start) + file[end:]
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
