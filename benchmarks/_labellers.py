@@ -12,6 +12,10 @@ import numpy as np
 
 from mien.learning import clustering as guided
 from mien.learning.clustering import Array, Labels
+from mien.learning.embedding import embed_with_mirror
+from mien.learning.joint import JointData
+from mien.learning.training import class_log_prior
+from mien.model.accnn import FaceNetwork
 from mien.params import ClusterSettings
 
 
@@ -43,6 +47,23 @@ class Views:
         """Unit embeddings of the unlabelled and the labelled faces, about the former's mean."""
         centre = self.z.mean(axis=0)
         return guided.unit(self.z - centre), guided.unit(self.anchors - centre)
+
+
+def view(model: FaceNetwork, data: JointData, settings: ClusterSettings, seed: int) -> Views:
+    """What a labeller sees of ``model``: all faces embedded, as they are and mirrored."""
+    ours = embed_with_mirror(model, data.faces, data.labelled.rows)
+    theirs = embed_with_mirror(model, data.faces, data.unlabelled)
+    classes = theirs.logits.shape[1]
+    shares = class_log_prior(data.labelled.labels, classes, 1 - settings.class_balance)
+    return Views(
+        theirs.embeddings,
+        theirs.probabilities,
+        shares.softmax(dim=0).numpy(),
+        ours.embeddings,
+        data.labelled.labels,
+        settings,
+        seed,
+    )
 
 
 Labeller = Callable[[Views], tuple[Array, Array]]

@@ -43,13 +43,13 @@ import pandas as pd
 import torch
 from _labellers import (
     Labeller,
-    Views,
     by_guided,
     by_head,
     by_kmeans,
     by_rank_order,
     by_sinkhorn,
     precision_at_half,
+    view,
     without,
 )
 from _results import FOLDER, device_name, machine, mean_and_std, with_earlier, write_result
@@ -67,9 +67,9 @@ from mien.data.manifest import read_manifest
 from mien.files import read_json, replacing_file, write_json
 from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.clustering import Array
-from mien.learning.embedding import accuracy_on, embed_faces, embed_with_mirror
+from mien.learning.embedding import accuracy_on, embed_faces
 from mien.learning.joint import JointData, JointTask
-from mien.learning.training import SupervisedTask, class_log_prior, fit, make_fabric
+from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.weights import load_weights
 from mien.params import ClusterSettings, Params, load_params, merge, read_yaml
@@ -140,23 +140,6 @@ class ArmTask(JointTask):
             top: Array = np.partition(posterior, -2, axis=1)[:, -2:]
             self.set_targets(posterior, top[:, 1] - top[:, 0], prior)
         return super().begin_epoch(epoch, steps, teacher, rng)
-
-
-def view(model: FaceNetwork, data: JointData, settings: ClusterSettings, seed: int) -> Views:
-    """Embed all faces, as they are and mirrored."""
-    ours = embed_with_mirror(model, data.faces, data.labelled.rows)
-    theirs = embed_with_mirror(model, data.faces, data.unlabelled)
-    classes = theirs.logits.shape[1]
-    shares = class_log_prior(data.labelled.labels, classes, 1 - settings.class_balance)
-    return Views(
-        theirs.embeddings,
-        theirs.probabilities,
-        shares.softmax(dim=0).numpy(),
-        ours.embeddings,
-        data.labelled.labels,
-        settings,
-        seed,
-    )
 
 
 def prepare(out: Path, overlays: list[Path], data: Path, share: float, draw: int) -> None:

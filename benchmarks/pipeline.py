@@ -12,7 +12,9 @@ batches and the clustering. Each seed is an ordinary ``mien run`` in ``runs/benc
 benchmark that was stopped goes on. The bound *all labels* trains the same network on the labelled
 and the unlabelled faces with their true labels, from random weights and for as many steps as
 ``finetune`` alone takes (fewer than the whole pipeline, so it may be passed); it is measured by
-``--bound``. Writes ``benchmarks/results/pipeline-<name>.json``; other seeds that lie there already
+``--bound``. *Precision at half* is that of ``few_labels.py``: of each expression's surest faces,
+half as many as there truly are, by the pretrained network's head and by what ``cluster`` left.
+Writes ``benchmarks/results/pipeline-<name>.json``; other seeds that lie there already
 stay, unless they were run with other settings.
 """
 
@@ -24,18 +26,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
+from _labellers import by_head, precision_at_half, view
 from _results import FOLDER, machine, mean_and_std, write_result
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import LabelledRows, indices, labelled_rows, open_faces
+from mien.data.dataset import (
+    LabelledRows,
+    indices,
+    labelled_rows,
+    open_faces,
+    training_rows,
+    unlabelled_rows,
+)
 from mien.data.manifest import read_manifest
 from mien.files import hash_file, read_json, write_json
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.embedding import accuracy_on
+from mien.learning.joint import JointData
+from mien.learning.pseudo_labels import POSTERIOR
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
+from mien.model.weights import load_weights
 from mien.params import Params, load_params, read_yaml
 from mien.pipeline import flatten
 
@@ -157,6 +171,7 @@ def run(name: str, data: Path | None, seed: int, bound: bool) -> dict[str, Any]:
         "coverage": audit["coverage"],
         "precision": audit["precision"],
         "pseudo_labels": audit["expressions"],
+        "precision_at_half": precisions(out),
         "clusters": read_json(out / "metrics" / "cluster.json"),
     }
 
@@ -164,6 +179,29 @@ def run(name: str, data: Path | None, seed: int, bound: bool) -> dict[str, Any]:
 def pick(measures: dict[str, Any]) -> dict[str, float]:
     """The figures that are summarised."""
     return {key: measures[key] for key in ("accuracy", "macro_f1", "mean_class_accuracy", "ece")}
+
+
+def precisions(out: Path) -> dict[str, dict[str, float]]:
+    """By expression, what the head knew before joint learning and what was known after it.
+
+    Each at the same coverage: of the surest faces, half as many as truly show the expression.
+    """
+    params = load_params(out / "params.yaml")
+    prepared, expressions = out / "data" / "prepared", params.expressions
+    table = read_manifest(prepared / "manifest.parquet")
+    faces, labelled = open_faces(prepared / "faces.npy"), training_rows(table, expressions)
+    unlabelled = table[table["role"].eq("unlabelled")]
+    known = unlabelled["true_label"].isin(expressions).to_numpy()
+    truth = indices(unlabelled["true_label"][known], expressions)
+    pretrained = load_weights(out / "models" / "pretrain.safetensors").model
+    data = JointData(faces, labelled, unlabelled_rows(table))
+    head, _ = by_head(view(pretrained, data, params.cluster, params.seed))
+    rows = pd.read_parquet(out / "data" / "cluster" / "assignments.parquet").set_index("face_id")
+    joint = rows.loc[unlabelled["face_id"], [POSTERIOR + name for name in expressions]].to_numpy()
+    return {
+        name: dict(zip(expressions, precision_at_half(posterior[known], truth), strict=True))
+        for name, posterior in (("head", head), ("cluster", joint))
+    }
 
 
 def train_on_truth(out: Path, params: Params) -> float:

@@ -4,9 +4,17 @@ import importlib
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
+from mien.data.manifest import read_manifest, write_manifest
 from mien.files import write_json, write_text
+from mien.learning.pseudo_labels import POSTERIOR
+from mien.params import load_params
+from mien.workspace import complete_params
+from tests.stages.conftest import SMALL, fill
 
 ROOT = Path(__file__).parents[1]
 MEASURES = {"accuracy": 0.5, "macro_f1": 0.5, "mean_class_accuracy": 0.5, "ece": 0.1}
@@ -29,6 +37,7 @@ def pipeline(tmp_path, monkeypatch):
         write_json(out / "metrics" / "cluster.json", {})
 
     monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(module, "precisions", lambda out: {})
     return module
 
 
@@ -40,6 +49,36 @@ def test_only_a_run_that_was_not_stopped_is_timed(pipeline, tmp_path):
 
     (tmp_path / "default-1").mkdir()  # what one that was stopped has left
     assert "seconds" not in pipeline.run("default", None, 1, bound=False)
+
+
+def test_precision_at_half_is_of_the_faces_whose_truth_is_known(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module = importlib.import_module("pipeline")
+    write_text(tmp_path / "params.yaml", yaml.safe_dump(complete_params(SMALL)))
+    params = load_params(tmp_path / "params.yaml")
+    prepared, names = tmp_path / "data/prepared", params.expressions
+    prepared.mkdir(parents=True)
+    fill(prepared, params)
+    table = read_manifest(prepared / "manifest.parquet")
+    hidden = table.index[table["role"].eq("unlabelled")]  # 25 faces; of 21 the truth is known
+    table.loc[hidden[:21], "true_label"] = [names[number % 7] for number in range(21)]
+    write_manifest(prepared / "manifest.parquet", table)
+    (tmp_path / "models").mkdir()
+    (prepared / "pretrain.safetensors").rename(tmp_path / "models/pretrain.safetensors")
+
+    # each expression has three such faces, so that one counts; all are found but the first's,
+    # and the faces that nobody knows are called surer than any
+    posterior = np.full((25, 7), 2.0)
+    posterior[:21] = np.tile(np.eye(7), (3, 1))
+    posterior[[0, 7, 14], 0], posterior[1, 0] = 0.2, 0.9
+    columns = dict(zip([POSTERIOR + name for name in names], posterior.T, strict=True))
+    rows = pd.DataFrame({"face_id": table.loc[hidden, "face_id"], **columns})
+    (tmp_path / "data/cluster").mkdir()
+    rows[::-1].to_parquet(tmp_path / "data/cluster/assignments.parquet")
+
+    found = module.precisions(tmp_path)
+    assert found["cluster"] == dict(zip(names, [0.0, *[1.0] * 6], strict=True))
+    assert list(found["head"]) == names
 
 
 def test_other_seeds_stay_unless_their_settings_were_others(pipeline, tmp_path, capsys):
