@@ -1,6 +1,7 @@
 """What the README and the documents say: links lead somewhere, figures were measured, code runs."""
 
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,24 @@ def test_what_a_face_recognition_network_brings_was_measured():
     said = " ".join(README.split())
     assert f"FixMatch ends at {fixmatch} in draw 0, the pipeline" in said
     assert f"word on the unlabelled faces as well, at {ours} " in said
+
+
+@pytest.mark.parametrize(
+    ("start", "of"),
+    [
+        ("the head before joint learning", "head"),
+        ("the clustering and the face-recognition network", "cluster"),
+    ],
+)
+def test_how_right_a_face_recognition_networks_labels_are_was_measured(start, of):
+    runs = read_json(RESULTS / "pipeline-fer2013-lfw-recognition.json")["runs"]
+    found = [run["precision_at_half"] for run in runs]
+    means = [statistics.fmean(each[of].values()) for each in found]
+    assert row(start, EXPERIMENTS)[1:] == [
+        *(f"{100 * statistics.fmean(e[of][name] for e in found):.1f}" for name in found[0][of]),
+        spread(statistics.fmean(means), statistics.stdev(means)),
+    ]
+    assert all(each["cluster"][name] > each["head"][name] for each in found for name in each[of])
 
 
 @pytest.mark.parametrize("network", ["base", "small", "nano", "fer"])
