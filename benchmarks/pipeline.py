@@ -14,8 +14,8 @@ and the unlabelled faces with their true labels, from random weights and for as 
 ``finetune`` alone takes (fewer than the whole pipeline, so it may be passed); it is measured by
 ``--bound``. *Precision at half* is that of ``few_labels.py``: of each expression's surest faces,
 half as many as there truly are, by the pretrained network's head and by what ``cluster`` left.
-Writes ``benchmarks/results/pipeline-<name>.json``; other seeds that lie there already
-stay, unless they were run with other settings.
+Writes ``benchmarks/results/pipeline-<name>.json``; other seeds that lie there already stay, unless
+they were run with other settings.
 """
 
 import argparse

@@ -58,17 +58,21 @@ def test_the_readmes_python_runs(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def cells_of(line: str) -> list[str]:
+    """The cells of a table's row."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
 def row(start: str, page: str = README) -> list[str]:
     """The cells of the first table row of a page that starts so."""
-    line = next(line for line in page.splitlines() if line.startswith(f"| {start} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return cells_of(next(line for line in page.splitlines() if line.startswith(f"| {start} |")))
 
 
 def rows_after(start: str, page: str) -> list[list[str]]:
     """The cells of a table's rows, but for its heading, which starts so."""
     _, _, rest = page.partition(f"| {start} |")
     rows = itertools.takewhile(lambda line: line.startswith("|"), rest.splitlines()[2:])
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+    return [cells_of(line) for line in rows]
 
 
 def tenth(name: str) -> dict[tuple[str, int], dict[str, Any]]:
