@@ -295,6 +295,20 @@ def test_an_encrypted_archive_is_told(tmp_path: Path) -> None:
         list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(46, 0xFF), (6, 99)],  # in the archive's directory: of the name, and the version to unpack it
+)
+def test_an_archive_that_cannot_be_listed_is_told(tmp_path: Path, place: int, value: int) -> None:
+    """Both ended in a traceback."""
+    pack(tmp_path / "faces.zip", ["é/1.png"])
+    data = bytearray((tmp_path / "faces.zip").read_bytes())
+    data[data.index(b"PK\1\2") + place] = value
+    (tmp_path / "faces.zip").write_bytes(data)
+    with pytest.raises(MienError, match=r"faces\.zip: not a sound zip archive \(.*unpack it"):
+        list_source(folder(path="faces.zip"), tmp_path, EXPRESSIONS)
+
+
 def test_a_link_back_to_the_folder_gives_no_picture_twice(tmp_path: Path) -> None:
     lay_out(tmp_path, ["happy/1.png"])
     (tmp_path / "happy" / "all").symlink_to(tmp_path)

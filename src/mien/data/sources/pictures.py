@@ -60,8 +60,12 @@ class PictureFiles:
         try:
             with zipfile.ZipFile(self.root) as archive:
                 entries = _members(archive)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise MienError(f"{self.root}: not a sound zip archive ({error})") from None
+        # the last two of names that are not in the encoding they claim, and of newer archives
+        except (zipfile.BadZipFile, OSError, UnicodeDecodeError, NotImplementedError) as error:
+            raise MienError(
+                f"{self.root}: not a sound zip archive ({error}); unpack it to a folder, or pack "
+                "it again"
+            ) from None
         if any(entry.flag_bits & 1 for entry in entries.values()):
             raise MienError(f"{self.root}: the archive is encrypted; unpack it to a folder")
         return entries
