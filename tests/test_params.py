@@ -272,6 +272,7 @@ def test_what_a_source_lacks_is_no_sign_of_an_earlier_version(settings):
         (b"- a\n- b\n", "expected a mapping"),
         (b"", "expected a mapping"),
         (b"\xff\xfe\x00", "not valid YAML"),
+        (b"prepare: {data: 2024-02-30}", "not valid YAML: day is out of range"),
         (b"prepare: {data: a}\nseed: 1\nprepare: {}", r"'prepare' stands twice[^\n]*\n.* line 3"),
     ],
 )

@@ -328,7 +328,7 @@ def test_an_assignment_becomes_nested_settings(text, settings):
     assert assignment(text) == settings
 
 
-@pytest.mark.parametrize("text", ["seed", "=3", "a..b=3", "seed=[1"])
+@pytest.mark.parametrize("text", ["seed", "=3", "a..b=3", "seed=[1", "prepare.data=2024-02-30"])
 def test_a_wrong_assignment_is_shown(text):
     with pytest.raises(MienError) as caught:
         assignment(text)

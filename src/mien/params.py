@@ -664,7 +664,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise MienError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise MienError(f"{path}: cannot be read ({error.strerror}); name a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of 2024-02-30, say, and no UTF-8
         raise MienError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise MienError(f"{path}: expected a mapping of settings at the top level")

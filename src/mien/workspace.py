@@ -138,7 +138,7 @@ def assignment(text: str) -> dict[str, Any]:
         raise MienError(f"--set {text}: expected section.key=value, such as pretrain.epochs=20")
     try:
         settings: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter of 2024-02-30, say
         raise MienError(f"--set {text}: the value is not valid YAML: {error}") from None
     for key in reversed(keys):
         settings = {key: settings}
