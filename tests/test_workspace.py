@@ -15,6 +15,7 @@ from mien.files import write_text
 from mien.params import load_params, merge
 from mien.pipeline import Pipeline, locked, open_pipeline
 from mien.workspace import (
+    _MARK,
     assignment,
     complete_params,
     default_params,
@@ -172,8 +173,12 @@ def test_a_setting_of_an_earlier_version_is_left_out(folders, tmp_path):
 def test_what_dvc_has_against_a_folder_is_no_traceback(tmp_path, monkeypatch):
     (tmp_path / "config").write_text("no configuration")
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path))
-    with pytest.raises(MienError, match="`dvc init` failed there"):
-        make_workspace(tmp_path / "run", default_params())
+    make_workspace(tmp_path / "run", default_params())
+    with (
+        open_pipeline(tmp_path / "run") as pipeline,
+        pytest.raises(MienError, match="run: DVC cannot work here"),
+    ):
+        pipeline.stages()
 
 
 def test_a_folder_with_other_things_is_left_alone(folders, tmp_path):
@@ -207,6 +212,16 @@ def test_one_that_was_stopped_while_it_was_made_is_made_again(tmp_path, monkeypa
         make_workspace(out, merge(default_params(), changes))
     make_workspace(out, merge(default_params(), changes))
     assert (out / "pictures.txt").is_file()
+
+
+def test_one_that_was_stopped_in_dvcs_own_folder_is_made_again(tmp_path):
+    """It was taken for whole, and was no Git repository to DVC ever after."""
+    out = tmp_path / "run"
+    (out / ".dvc").mkdir(parents=True)
+    (out / "dvc.yaml").write_text(_MARK)
+    make_workspace(out, default_params())
+    with open_pipeline(out) as pipeline:
+        assert pipeline.stages()[0] == "prepare"
 
 
 def test_results_do_not_go_among_the_pictures(folders):

@@ -7,8 +7,6 @@ that CSVs name, which may lie anywhere and be many, a list of their sizes and ti
 """
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +18,7 @@ import mien
 from mien.errors import MienError
 from mien.files import is_clutter, replacing_file, write_text
 from mien.params import Params, merge, parse_params, read_yaml
-from mien.pipeline import environment, locked
+from mien.pipeline import locked
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -222,10 +220,9 @@ def make_workspace(root: Path, settings: Mapping[str, Any]) -> None:
         write_text(root / "params.yaml", _MARK + _as_yaml(values))
         if listed:
             write_text(root / _LISTED, listed)
-        if not (root / ".dvc").is_dir():
-            command = [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet"]
-            if subprocess.run(command, cwd=root, env=environment(), check=False).returncode:
-                raise MienError(f"--out {root}: `dvc init` failed there, see above")
+        config = root / ".dvc" / "config"
+        if not config.is_file():  # all that `dvc init` makes; stopped, that leaves half of it
+            write_text(config, "[core]\n    no_scm = True\n")
 
 
 def _settled(params: Params) -> Params:
