@@ -89,6 +89,24 @@ def test_a_broken_pipeline_file_is_named(chain):
         pipeline.stages()
 
 
+@pytest.mark.parametrize("cut", [0, 20])
+def test_a_lock_file_that_dvc_was_stopped_while_writing(chain, cut):
+    """DVC writes it in place, and ended at what was left of it ever after."""
+    bring_up_to_date(chain.root)
+    chain.ran()
+    lock = chain.root / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text(whole[:cut])
+    with open_pipeline(chain.root) as pipeline, pytest.raises(MienError, match=r"dvc\.lock"):
+        pipeline.stages()  # somebody's own doing is left to them
+    assert lock.read_text() == whole[:cut]
+
+    (chain.root / ".mien" / "unfinished" / "after").touch()
+    bring_up_to_date(chain.root)
+    assert chain.ran() == []  # DVC's cache knows what each has made
+    assert lock.read_text() == whole
+
+
 def test_not_a_workspace(tmp_path):
     with pytest.raises(MienError, match="not a workspace"), open_pipeline(tmp_path):
         pass

@@ -279,6 +279,21 @@ class Pipeline:
         """A file that is there from a stage's start to its good end."""
         return self.root / ".mien" / "unfinished" / stage
 
+    def drop_cut_lock(self) -> None:
+        """Remove a ``dvc.lock`` that DVC was stopped while writing, if DVC cannot read it.
+
+        It would end at it ever after. What the stages made is found again in DVC's cache.
+        """
+        from dvc.dvcfile import LOCK_FILE, Lockfile
+        from dvc.exceptions import DvcException
+
+        path = self.root / LOCK_FILE
+        with self._repo() as repo:
+            try:
+                Lockfile(repo, str(path)).load()
+            except DvcException:
+                path.unlink()
+
     def _locked_stages(self) -> dict[str, Any]:
         path = self.root / "dvc.lock"
         return read_yaml(path).get("stages", {}) if path.is_file() else {}
@@ -313,7 +328,10 @@ def open_pipeline(root: Path) -> Iterator[Pipeline]:
     if not (root / "dvc.yaml").is_file() or not (root / ".dvc").is_dir():
         raise MienError(f"{root}: not a workspace: it needs dvc.yaml and .dvc")
     with locked(root) as lock:
-        yield Pipeline(root, lock)
+        pipeline = Pipeline(root, lock)
+        if pipeline.unfinished():
+            pipeline.drop_cut_lock()
+        yield pipeline
 
 
 def _refuse_busy(root: Path) -> None:
