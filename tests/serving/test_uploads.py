@@ -41,6 +41,11 @@ def part(head: str, data: str = "x") -> str:
 PICTURE = part('name="images"; filename="f"')
 
 
+def test_a_files_name_may_be_in_any_encoding():
+    body = PICTURE.replace('"f"', '"f\xe9"') + "--b--"
+    assert read(body.encode("latin-1")) == [Upload("picture 0", b"x")]
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [

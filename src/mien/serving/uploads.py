@@ -66,7 +66,8 @@ def _read_form(body: bytes, boundary: str, most: int) -> list[Upload]:
     """
     uploads: list[Upload] = []
     data = bytearray()
-    with PushMultipartParser(boundary) as parser:
+    # any bytes are Latin-1: a file's name, which nobody needs, may be written in whatever there is
+    with PushMultipartParser(boundary, header_charset="latin-1") as parser:
         for event in parser.parse(body):
             if isinstance(event, MultipartSegment):
                 _check_part(event)
