@@ -120,6 +120,27 @@ def test_the_second_view_of_a_phone_picture_is_passed_over() -> None:
     assert decode_picture(data).shape == ramp().shape
 
 
+def progressive(scans: int) -> bytes:
+    """A JPEG of 7000 × 7000 pixels whose last scan, of 75 bytes, comes so many times."""
+    data = encode(Image.new("L", (7000, 7000)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * (scans - 6) + data[-2:]
+
+
+def test_a_jpeg_that_takes_hours_is_refused_at_once() -> None:
+    data = progressive(300)  # a few seconds for each hundred
+    began = time.process_time()
+    with pytest.raises(PictureError, match="over 100 scans"):
+        decode_picture(data)
+    assert time.process_time() - began < 0.5
+
+
+def test_what_a_phone_puts_behind_a_picture_has_no_scans() -> None:
+    film = b"\xff\xda" * 1000
+    data = encode(Image.fromarray(ramp()), "JPEG", comment=film)
+    assert np.array_equal(decode_picture(data + film), decode_picture(data))
+
+
 def giant_png(side: int) -> bytes:
     """A valid header of a giant picture, and no pixels."""
 

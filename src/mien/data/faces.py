@@ -6,6 +6,7 @@ NumPy arrays; a picture is a uint8 array ``[H, W]`` of grey levels, a face is ``
 
 import contextlib
 import io
+import re
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """What is decoded. Pillow's other decoders are rarely needed and widen what hostile files reach."""
 MAX_PIXELS = 50_000_000
 """A larger picture is refused from its header, before memory is taken for it."""
+MAX_SCANS = 100
+"""Times that a JPEG may go over all its pixels; usual ones do up to ten times. In 20 MiB there is
+room for 270,000, which takes hours. libtiff draws the same line."""
 MIN_SIDE = 12
 """Pixels of the shorter side under which no expression can be seen."""
 BACKGROUND = 128
@@ -68,13 +72,14 @@ def decode_picture(data: bytes) -> Grey:
     Raises:
         PictureError: the data are empty, truncated, no picture of the known `FORMATS`, animated or
             of several pages, of more than `MAX_PIXELS`, of a shorter side under `MIN_SIDE`, or of
-            an unbounded (32-bit or floating-point) range.
+            an unbounded (32-bit or floating-point) range, or a JPEG of more than `MAX_SCANS`.
     """
     if not data:
         raise PictureError("the file is empty")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_header(picture)
+            _check_scans(picture, data)
             picture.load()
             return _grey(_upright(picture))
     except PictureError:
@@ -100,6 +105,23 @@ def _check_header(picture: Image.Image) -> None:
     # a PGM of 16 bits is opened in mode I, and brought to 0 to 65535
     if picture.mode in ("I", "F") and (picture.mode, picture.format) != ("I", "PPM"):
         raise PictureError(f"32-bit grey levels (mode {picture.mode}); save it with 8 or 16 bits")
+
+
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""Begins a JPEG's segment; the others have no length."""
+
+
+def _check_scans(picture: Image.Image, data: bytes) -> None:
+    start = b"\xff\xda"
+    if picture.format not in ("JPEG", "MPO") or data.count(start) <= MAX_SCANS:
+        return
+    # inside other segments, and in the film that some phones put behind the picture, it is chance
+    at, scans = 0, 0
+    while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+        scans += found[0] == start
+        if scans > MAX_SCANS:
+            raise PictureError(f"over {MAX_SCANS} scans, which take too long; save it again")
 
 
 def _upright(picture: Image.Image) -> Image.Image:
