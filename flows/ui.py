@@ -79,6 +79,11 @@ class House:
             "PREFECT_API_URL": f"{self.address}/api",
             # To where the page came from: a browser elsewhere knows no 0.0.0.0, nor does a proxy.
             "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL") or "/api",
+            # Prefect's default is every page's: one that somebody here looks at could read what its
+            # database holds, and have the worker run a deployment with commands of its own.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": (
+                os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS") or self.address
+            ),
             # On disk: a server that restarts must know which runs hold a place of their deployment;
             # Prefect ends those that it has forgotten.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (

@@ -49,6 +49,14 @@ def test_a_browser_asks_where_the_page_came_from(tmp_path, monkeypatch):
     assert environment["PREFECT_UI_API_URL"] == "https://prefect.example.org/behind/api"
 
 
+def test_pages_of_other_sites_cannot_ask_the_server(tmp_path, monkeypatch):
+    name = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
+    monkeypatch.delenv(name, raising=False)
+    assert House("127.0.0.1", 4300, tmp_path).environment[name] == "http://127.0.0.1:4300"
+    monkeypatch.setenv(name, "https://prefect.example.org")
+    assert House("127.0.0.1", 4300, tmp_path).environment[name] == "https://prefect.example.org"
+
+
 def test_a_schedule_that_prefect_yaml_names_no_more_goes(monkeypatch):
     """It came back with each deployment. What was off stays off where one fails half-way."""
     weekly, mine, added = (
