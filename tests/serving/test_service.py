@@ -432,6 +432,23 @@ def test_without_a_key_it_answers_to_its_own_name_alone(server):
     assert raw(server, b"GET /info HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200")
 
 
+def test_a_page_of_another_site_sends_nothing(server):
+    """The page could not read the answer, but the log would have it."""
+
+    def sent_from(site: str) -> httpx.Response:
+        headers = {"Sec-Fetch-Site": site}
+        return httpx.post(
+            f"{server.url}/predict", files=[("images", encode(FACE))], headers=headers
+        )
+
+    assert sent_from("same-origin").status_code == 200
+    assert sent_from("cross-site").status_code == 403
+    assert "another site" in sent_from("cross-site").json()["error"]
+    assert (
+        httpx.get(server.url, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+    )  # a link
+
+
 def test_key(package, tmp_path, start):
     key = "a-secrét"
     with start(tmp_path, MIEN_MODEL=str(package), MIEN_API_KEY=f"{key}\n") as guarded:

@@ -101,6 +101,10 @@ class Guard:
                 "send the key as `Authorization: Bearer KEY`",
                 **{"WWW-Authenticate": 'Basic realm="Mien", charset="UTF-8"'},
             )
+        # With a key, too, which a browser adds by itself. The page could not read the answer, but
+        # the log would have it, and the next model might learn from it.
+        if scope["method"] == "POST" and (b"sec-fetch-site", b"cross-site") in scope["headers"]:
+            raise _Refused(403, "a page of another site may send nothing here")
 
     def _reserve(self, length: int | None) -> int:
         """Bytes set aside for a body; one of unknown length may become as large as is allowed."""

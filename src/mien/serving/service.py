@@ -54,7 +54,10 @@ _BATCH = 16
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request or a picture in it can't be used."},
     401: {"model": Problem, "description": "MIEN_API_KEY is set, and the key was not sent."},
-    403: {"model": Problem, "description": "No key is set, and the caller is elsewhere."},
+    403: {
+        "model": Problem,
+        "description": "No key is set, and the caller is elsewhere; or another site's page.",
+    },
     408: {"model": Problem, "description": "The upload was too slow."},
     413: {"model": Problem, "description": "The upload is too large."},
     415: {"model": Problem, "description": "The content type is neither a form nor a picture."},
