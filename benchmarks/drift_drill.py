@@ -239,8 +239,8 @@ def _said(run: Any) -> dict[str, str]:
 
 def compare(before: str, after: str, size: int) -> dict[str, Any]:
     """Accuracy of two models on the same unseen faces, and how much of the loss was regained."""
+    from mien.packaging import find_model
     from mien.promotion.gate import predict
-    from mien.promotion.releases import find_model
 
     figures: dict[str, Any] = {}
     for kind in ("ordinary", "drifted"):

@@ -32,7 +32,6 @@ from mien.monitoring.reference import Reference, read_reference
 from mien.monitoring.state import FOLDER, State, alone, read_state, write_state
 from mien.monitoring.verdict import Verdict, judge
 from mien.params import MonitoringSettings, load_params
-from mien.promotion.releases import find_model, read_champion
 from mien.serving.package import find_package
 
 EVENT = "mien.drift.detected"
@@ -65,16 +64,8 @@ def log_folder(root: Path) -> Path:
     return Path(os.environ.get("MIEN_LOG_DIR") or root / "logs")
 
 
-def served_package(root: Path) -> Path:
-    """What the service of a workspace serves, as it would find it itself."""
-    champion = read_champion(root)
-    if champion and not os.environ.get("MIEN_MODEL"):
-        return find_model(champion["tag"])  # which says what to do where it is gone
-    return find_package(root)
-
-
 def _look(root: Path, logs: Path, settings: MonitoringSettings) -> RunState:
-    reference = read_reference(served_package(root), root)
+    reference = read_reference(find_package(root), root)
     state = _send_pending(root, read_state(root).watching(reference.version))
     window = read_rows(logs, state, reference)
     verdict = judge_window(window, reference, settings, state)

@@ -27,7 +27,8 @@ from mien.monitoring.kept import renew_reference
 from mien.monitoring.renewal import gather
 from mien.params import MonitoringSettings, PromotionSettings, load_params, merge, read_yaml
 from mien.promotion.commands import AlreadyChampion, carry_out, decide
-from mien.promotion.releases import Record, find_model
+from mien.promotion.releases import Record
+from mien.serving.package import named_package
 from mien.workspace import make_workspace
 
 _HISTORY = 100
@@ -84,7 +85,7 @@ def retraining(
         if record["decision"] == "promoted" and params.promotion.approval == "manual":
             record |= _ask(record, params.promotion)
         if record["decision"] == "promoted":
-            refer_to_kept(root, find_model(record["challenger"]), kept, since)
+            refer_to_kept(root, named_package(record["challenger"]), kept, since)
         conclude(root, record)
     except AlreadyChampion as error:
         return Completed(name="Unchanged", message=str(error))

@@ -208,6 +208,25 @@ def register(folder: Path, name: str) -> str:
     return str(model.tag)
 
 
+def find_model(tag: str) -> Path:
+    """The package folder of a model in the local BentoML model store.
+
+    Raises:
+        MienError: it is not there.
+    """
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    try:
+        return Path(bentoml.models.get(tag).path)
+    except (BentoMLException, ValueError):  # some texts that are no tag give the latter
+        raise MienError(
+            f"{tag} is not in the model store (`bentoml models list` shows what is); import it "
+            "(`bentoml models import`), or, where it is the champion, roll back to another "
+            "(`mien rollback --to TAG`), or remove releases/champion.json to start anew"
+        ) from None
+
+
 def _is_whole(stored: Path, folder: Path) -> bool:
     """Whether all files of a package are in the store.
 

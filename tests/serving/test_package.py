@@ -49,7 +49,15 @@ def test_a_broken_champion_is_no_silent_fallback(package, tmp_path, text):
     shutil.copytree(package, tmp_path / "models/package")
     (tmp_path / "releases").mkdir()
     (tmp_path / "releases/champion.json").write_text(text)
-    with pytest.raises(MienError, match="names no model; promote one again"):
+    with pytest.raises(MienError, match="names no model; restore it from Git"):
+        find_package(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ["mien:gone", "a b:c d"])
+def test_a_champion_that_the_store_has_lost_is_told_with_the_way_out(tmp_path, tag):
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "releases/champion.json").write_text(json.dumps({"tag": tag}))
+    with pytest.raises(MienError, match=f"{tag} is not in the model store.*mien rollback --to"):
         find_package(tmp_path)
 
 

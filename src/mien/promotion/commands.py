@@ -36,7 +36,7 @@ def decide(root: Path, trained: Path) -> releases.Record:
     data = trained / "data" / "prepared"
     judgement = judge(
         package,
-        releases.find_model(champion) if champion else None,
+        packaging.find_model(champion) if champion else None,
         read_test_sets(data / "manifest.parquet", data / "faces.npy"),
         settings,
     )

@@ -48,24 +48,6 @@ def read_champion(root: Path) -> Record | None:
         ) from None
 
 
-def find_model(tag: str) -> Path:
-    """The package folder of a model in the BentoML model store.
-
-    Raises:
-        MienError: it is not there.
-    """
-    import bentoml
-    from bentoml.exceptions import BentoMLException
-
-    try:
-        return Path(bentoml.models.get(tag).path)
-    except BentoMLException:
-        raise MienError(
-            f"{tag} is not in the model store; import it (`bentoml models import`), roll back to "
-            f"another (`mien rollback --to TAG`), or remove {FOLDER}/{POINTER} to start anew"
-        ) from None
-
-
 def list_releases(root: Path) -> list[Record]:
     """All records, oldest first, each with its file name under ``file``."""
     # what begins with a dot, a killed process has left half written
@@ -214,7 +196,7 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
         tag = promoted[target]["challenger"]
         if tag == pointer["tag"]:
             raise MienError(f"{tag} is the champion already")
-        find_model(tag)
+        packaging.find_model(tag)  # it must be there to be served
         record = {
             "created_at": _now().isoformat(),
             "decision": "rolled-back",

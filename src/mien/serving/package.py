@@ -15,7 +15,7 @@ import mien
 from mien.errors import MienError
 from mien.files import read_json
 from mien.model.runtime import open_session
-from mien.packaging import CARD, METADATA, ONNX, PROJECTION, REFERENCE
+from mien.packaging import CARD, METADATA, ONNX, PROJECTION, REFERENCE, find_model
 
 CHAMPION = Path("releases/champion.json")
 PACKAGE = Path("models/package")
@@ -69,9 +69,11 @@ def find_package(workspace: Path, wanted: str | None = None) -> Path:
     champion = workspace / CHAMPION
     if champion.is_file():
         try:
-            return _stored(str(read_json(champion)["tag"]))
+            return find_model(str(read_json(champion)["tag"]))
         except (ValueError, KeyError, TypeError):
-            raise MienError(f"{champion}: names no model; promote one again") from None
+            raise MienError(
+                f"{champion}: names no model; restore it from Git, or remove it to start anew"
+            ) from None
     for folder in (workspace / PACKAGE, SHIPPED / _USUAL):
         if (folder / METADATA).is_file():
             return folder
@@ -95,7 +97,7 @@ def named_package(name: str) -> Path:
     if (folder := Path(name)).is_dir():
         return folder
     if ":" in name:
-        return _stored(name)
+        return find_model(name)
     sizes = ", ".join(shipped) if shipped else "none"
     raise MienError(
         f"{name}: neither a package folder, nor a tag of the model store (mien:…), nor a model "
@@ -106,18 +108,6 @@ def named_package(name: str) -> Path:
 def shipped_packages() -> dict[str, Path]:
     """The packages inside the installed Mien, by their size; perhaps none."""
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{METADATA}"))}
-
-
-def _stored(tag: str) -> Path:
-    import bentoml
-    from bentoml.exceptions import BentoMLException
-
-    try:
-        return Path(bentoml.models.get(tag).path)
-    except (BentoMLException, ValueError):
-        raise MienError(
-            f"{tag}: no such model in the BentoML store (`bentoml models list` shows them)"
-        ) from None
 
 
 def load_package(folder: Path) -> Package:
