@@ -285,13 +285,14 @@ class Pipeline:
         It would end at it ever after. What the stages made is found again in DVC's cache.
         """
         from dvc.dvcfile import LOCK_FILE, Lockfile
-        from dvc.exceptions import DvcException
+        from dvc.utils.serialize import ParseError
+        from dvc.utils.strictyaml import YAMLValidationError
 
         path = self.root / LOCK_FILE
         with self._repo() as repo:
             try:
                 Lockfile(repo, str(path)).load()
-            except DvcException:
+            except (ParseError, YAMLValidationError):
                 path.unlink()
 
     def _locked_stages(self) -> dict[str, Any]:
