@@ -303,6 +303,7 @@ def test_settings_do_not_change_under_a_dvc_command(folders, tmp_path):
     make_workspace(out, settings_for(folders))
     before = (out / "params.yaml").read_text()
     holder = {"pid": os.getpid(), "cmd": "dvc"}
+    (out / ".dvc" / "tmp").mkdir()
     (out / ".dvc" / "tmp" / "rwlock").write_text(json.dumps({"write": {"x": holder}, "read": {}}))
     with pytest.raises(MienError, match=f"process {os.getpid()} .* is at work here"):
         make_workspace(out, merge(settings_for(folders), {"seed": 7}))
