@@ -2,12 +2,15 @@
 
 import importlib
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from mien.data.manifest import read_manifest, write_manifest
 from mien.files import write_json, write_text
@@ -104,3 +107,38 @@ def test_a_run_in_a_fresh_clone_takes_no_other_from_the_committed_file(tmp_path,
     assert [(run["arm"], run["draw"], run["test"]) for run in found] == [
         ("a", 5, 0.3), ("b", 0, 0.2), ("b", 1, 0.1)
     ]  # fmt: skip
+
+
+def test_faces_of_fer2013_that_come_in_two_splits_are_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    fer2013 = importlib.import_module("_fer2013")
+    noise = np.random.default_rng(0).normal(size=(5, 48, 48))
+    shapes = np.array([gaussian_filter(each, 3) for each in noise])
+    a, b, c, d, e = (128 + 60 * shapes / shapes.std()).clip(0, 255).astype(np.uint8)
+    pictures = {
+        "test/happy/PrivateTest_1.png": a,
+        "test/happy/PrivateTest_2.png": b,
+        "test/sad/PrivateTest_3.png": c,
+        "test/sad/PublicTest_4.png": a,
+        "train/happy/Training_5.png": a,
+        "train/happy/Training_6.png": d,
+        "train/happy/Training_7.png": d,
+        "train/sad/Training_8.png": b // 2 + 40,  # darker, and paler
+        "train/sad/Training_9.png": e,
+    }
+    with zipfile.ZipFile(tmp_path / "fer2013.zip", "w") as archive:
+        for path, pixels in pictures.items():
+            with archive.open(path, "w") as file:
+                Image.fromarray(pixels).save(file, "png")
+    table, faces = fer2013.read_official(tmp_path, ["happy", "sad"])
+    assert table["path"].tolist() == list(pictures)
+    assert (faces[table["row"]] == np.array(list(pictures.values()))).all()
+    left = {path.rpartition("_")[2][0] for path in fer2013.without_copies(table, faces)["path"]}
+    assert left == set("12369")
+    assert fer2013.has_copy(table, faces, "test").tolist() == [True, True, False]
+    assert fer2013.has_copy(table, faces, "validation").tolist() == [True]
+
+    right = np.array([True, True, False])
+    assert fer2013.by_copies(right, np.array([True, False, False])) == {
+        "accuracy": 2 / 3, "accuracy_copied": 1.0, "accuracy_not_copied": 0.5
+    }  # fmt: skip

