@@ -186,15 +186,18 @@ def test_guesses_of_clusters_survive_a_kill(tmp_path):
     assert torch.equal(before.guesses, after.guesses)
 
 
-def test_rare_expressions_are_drawn_as_often_as_common_ones():
+@pytest.mark.parametrize("balance", [0.5, 1.0])
+def test_rare_expressions_are_drawn_more_often_or_as_often_as_common_ones(balance):
     labels = np.array([0] * 30 + [1] * 4 + [2] * 6)
-    settings = SETTINGS.model_copy(update={"unlabelled_batch_size": 600})
+    changes = {"unlabelled_batch_size": 600, "class_balance": balance}
+    settings = SETTINGS.model_copy(update=changes)
     task = JointTask(network(), data(), settings, AUGMENTATION)
     weights = np.ones(40, np.float32)
     task.set_targets(np.eye(3, dtype=np.float32)[labels], weights, np.full(3, 1 / 3, np.float32))
     task.begin_epoch(0, 3, network(), torch.Generator().manual_seed(0))
     drawn = np.bincount(labels[task._unlabelled.ravel()], minlength=3) / 1800
-    np.testing.assert_allclose(drawn, 1 / 3, atol=0.04)
+    left = np.array([30, 4, 6]) ** (1 - balance)
+    np.testing.assert_allclose(drawn, left / left.sum(), atol=0.04)
 
 
 def test_guesses_are_aligned_to_what_is_drawn_from_the_first_step_on():
@@ -295,18 +298,27 @@ def test_the_head_expects_what_balanced_softmax_leaves_of_the_shares(monkeypatch
     monkeypatch.setattr("mien.learning.joint.guided_clustering", listen)
     uneven = replace(data(), labelled=LabelledRows(np.arange(12), np.repeat([0, 1, 2], [8, 3, 1])))
     settings = SETTINGS.model_copy(update={"class_balance": balance})
-    cluster_faces(network().eval(), uneven, settings, 0)
+    cluster_faces(network().eval(), uneven, settings, 7)
+    assert given[0][-1] == 7, "the seed"
     left = np.array([8, 3, 1]) ** (1 - balance)
     np.testing.assert_allclose(given[0][4], left / left.sum(), rtol=1e-5)
 
 
 def test_a_face_and_its_mirror_image_count_alike():
     model, known = network().eval(), data()
-    embedded = cluster_faces(model, known, SETTINGS, 0).embedded
+    found = cluster_faces(model, known, SETTINGS, 0)
     turned = replace(known, faces=known.faces[:, :, ::-1].copy())
-    mirrored = cluster_faces(model, turned, SETTINGS, 0).embedded
-    np.testing.assert_allclose(embedded.embeddings, mirrored.embeddings, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(embedded.logits, mirrored.logits, rtol=1e-4, atol=1e-6)
+    mirrored = cluster_faces(model, turned, SETTINGS, 0)
+    for name in ("embeddings", "logits"):
+        ours, theirs = (getattr(each.embedded, name) for each in (found, mirrored))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    plain = embed_faces(model, known.faces, known.unlabelled)
+    other = embed_faces(model, known.faces, known.unlabelled, flip=True)
+    np.testing.assert_allclose(found.embedded.logits, (plain.logits + other.logits) / 2, rtol=1e-5)
+    # labelled faces, embeddings and the head's word are all seen from both sides
+    ours, theirs = found.clustering, mirrored.clustering
+    np.testing.assert_allclose(ours.posterior, theirs.posterior, atol=1e-3)
+    np.testing.assert_allclose(ours.prior, theirs.prior, rtol=1e-5)
 
 
 def test_a_face_and_its_mirror_image_agree_where_both_are_likeliest_the_same():
