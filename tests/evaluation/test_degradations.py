@@ -39,6 +39,15 @@ def test_a_large_test_set_takes_little_memory(kind):
     assert peak < 4 * faces.nbytes
 
 
+def test_light_and_contrast_go_the_way_that_is_said(faces):
+    def measured(kind):
+        return DEGRADATIONS[kind]["clear"](faces).astype(float)
+
+    assert measured("darker").mean() < 0.7 * faces.mean()
+    assert measured("over-exposed").mean() > 1.1 * faces.mean()
+    assert measured("less contrast").std() < 0.7 * faces.std()
+
+
 def test_blur_is_as_wide_on_faces_of_any_size():
     def spread(side: int) -> float:
         line = np.zeros((1, side, side), np.uint8)

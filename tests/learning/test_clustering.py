@@ -241,6 +241,25 @@ def test_an_expression_with_few_faces_gets_one_prototype():
     assert (prototypes.expressions == 0).sum() == 2
     assert (prototypes.expressions == 1).sum() == 1
     assert (prototypes.expressions == FREE).sum() == 2
+    np.testing.assert_allclose(np.linalg.norm(prototypes.vectors, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("faces", "prototypes"), [(3, 1), (7, 1), (8, 2), (11, 2), (12, 3)])
+def test_an_expression_gets_one_prototype_for_each_four_faces(faces, prototypes):
+    anchors, _ = blobs([1.0], count=faces)
+    z, _ = blobs([0.5, 0.5], count=40)
+    found = initial_prototypes(
+        z, anchors, np.zeros(faces, np.int64), 1, changed(prototypes_per_expression=3), 0
+    )
+    assert (found.expressions == 0).sum() == prototypes
+
+
+def test_a_prototype_is_never_pulled_by_more_than_a_thousand():
+    z = unit(np.tile([[1.0, 0.1, 0]], (4000, 1)).astype(np.float32))
+    prototypes = prototypes_at([[1, 0, 0], [-1, 0, 0]], [0, FREE])
+    strong = changed(prior_strength=1e6, free_share=0.9999)
+    moved = update(z, z[:2], np.array([0, 0]), prototypes, np.ones(1, np.float32), strong)
+    np.testing.assert_allclose(moved.scaling, [1e-3, 1e3])
 
 
 def test_planted_structure_is_found_and_strangers_are_doubted():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mien.data.augmentation import Augmentation
-from mien.data.dataset import LabelledRows
+from mien.data.dataset import LabelledRows, to_tensor
 from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.distillation import (
@@ -145,6 +145,26 @@ def test_refined_labels_by_hand(tmp_path):
     said = refine([first, second], tmp_path)
     assert said.shape == (60, 2)
     torch.testing.assert_close(said, torch.tensor([[0.65, 0.35]]).expand(60, 2))
+
+
+def test_labels_are_refined_by_strong_views(tmp_path):
+    class Halved(Augmentation):
+        def strong(self, faces, rng):
+            return faces / 2
+
+    faces, labelled = stripes(LABELS)
+    seen = []
+
+    def listening(views):
+        seen.append(views)
+        return views.flatten(1)[:, :2]
+
+    said = refined_labels(
+        [listening], faces, labelled, augmentation=Halved(GENTLE), views=1, seed=0,
+        fabric=make_fabric(COMPUTE), checkpoint=Checkpoint.of(tmp_path, {}, []),
+    )  # fmt: skip
+    torch.testing.assert_close(torch.cat(seen), to_tensor(faces) / 2)
+    torch.testing.assert_close(said, to_tensor(faces).flatten(1)[:, :2] / 2)
 
 
 def test_refined_labels_follow_the_faces_and_the_seed(tmp_path):

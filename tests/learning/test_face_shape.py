@@ -121,6 +121,20 @@ def test_a_faces_code_says_its_expression(shapes):
     assert apart.max() > 1
 
 
+def test_a_component_weighs_as_the_root_of_how_far_shapes_go_along_it(faces, monkeypatch):
+    spaces = []
+
+    def listen(*arguments):
+        spaces.append(shape_space(*arguments))
+        return spaces[-1]
+
+    monkeypatch.setattr(face_shape, "shape_space", listen)
+    found = face_shapes(faces[:30], np.arange(30), 3, 1, anew)
+    roots = np.sqrt(spaces[0].deviations)
+    assert roots[0] > 1.2 * roots[2]
+    np.testing.assert_allclose(found.weights, roots / roots.mean(), rtol=1e-5)
+
+
 def test_codes_do_not_depend_on_the_faces_beside_them(faces, shapes, monkeypatch):
     monkeypatch.setattr(face_mesh, "_CHUNK", 7)
     monkeypatch.setattr(face_shape, "_BLOCK", 30)
@@ -219,7 +233,8 @@ def test_a_face_without_landmarks_teaches_nothing(faces, shapes):
 def test_the_loss_by_hand(faces):
     # a head that says 0, of codes 2 (Huber: 2 - 1/2) and 0.5 (0.5² / 2), weights 1.5 and 0.5
     codes = torch.tensor([2.0, 0.5]).repeat(100, 1)
-    shapes = FaceShapes(codes, torch.ones(100), torch.tensor([1.5, 0.5]))
+    every_other = (torch.arange(100) % 2).float()  # the mean is of those that have landmarks
+    shapes = FaceShapes(codes, every_other, torch.tensor([1.5, 0.5]))
     task = make_task(faces, shapes)
     last = task.head[-1]
     torch.nn.init.zeros_(last.weight)

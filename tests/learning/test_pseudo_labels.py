@@ -54,6 +54,12 @@ def test_coverage_is_of_all_faces_of_the_expression_not_of_those_that_pass():
     np.testing.assert_array_equal(accept(table, NAMES, halved).accepted, [True] * 3 + [False] * 3)
 
 
+def test_the_best_are_those_of_the_highest_posterior():
+    table = assignments([0.8, 0.9, 0.7], margin=[0.9, 0.3, 0.9])
+    pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.34}))
+    np.testing.assert_array_equal(pseudo.accepted, [False, True, False])
+
+
 def test_coverage_loses_no_face_to_floating_point():
     table = assignments([0.9] * 100)
     pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.29}))
@@ -82,6 +88,19 @@ def test_posterior_floor():
     floor = OPEN.model_copy(update={"min_posterior": 0.6})
     pseudo = accept(assignments([0.9, 0.55, 0.6]), NAMES, floor)
     np.testing.assert_array_equal(pseudo.accepted, [True, False, True])
+
+
+@pytest.mark.parametrize(
+    ("setting", "floor", "column"),
+    [
+        ("min_margin", 0.25, "margin"),
+        ("min_purity", 0.25, "purity"),
+        ("max_sparse_share", 0.5, "density"),  # none is sparser than another
+    ],
+)
+def test_what_reaches_a_floor_passes(setting, floor, column):
+    table = assignments([0.9, 0.8], **{column: [0.25, 0.25]})
+    assert accept(table, NAMES, OPEN.model_copy(update={setting: floor})).accepted.all()
 
 
 def test_an_expression_nobody_has_gets_threshold_one():

@@ -51,6 +51,32 @@ def test_the_terms_by_hand():
     assert terms.covariance.item() == pytest.approx(2 * 4**2 / 2)
 
 
+def test_the_loss_is_of_two_strong_views_and_weighs_its_terms():
+    class Alternating(Augmentation):
+        """The first view is the face as it is, the second its half on its head."""
+
+        views = 0
+
+        def strong(self, faces, rng):
+            self.views += 1
+            return faces if self.views == 1 else faces.flip(-2) / 2
+
+    weights = {"invariance": 3.0, "variance": 5.0, "covariance": 7.0}
+    changes = {f"{name}_weight": weight for name, weight in weights.items()}
+    task = make_task(SETTINGS.model_copy(update=changes))
+    task.augmentation = Alternating(GENTLE)
+    rng = torch.Generator().manual_seed(0)
+    task.begin_epoch(0, 6, task.net, rng)
+    losses = task(1, task.net, rng)
+    _, faces = task.batch(1)
+    both = task.projector(task.net.embed(torch.cat([faces, faces.flip(-2) / 2])))
+    terms = vicreg(both[:16], both[16:])._asdict()
+    for name, weight in weights.items():
+        torch.testing.assert_close(losses[name], weight * terms[name])
+    expected = sum(weight * terms[name] for name, weight in weights.items())
+    torch.testing.assert_close(losses["loss"], expected)
+
+
 def test_a_collapsed_batch_costs_the_whole_variance_term():
     same = torch.ones(8, 5)
     terms = vicreg(same, same)

@@ -61,6 +61,23 @@ def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, cla
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_the_head_is_fitted_to_both_sides_of_the_faces(trained):
+    faces, labelled = faces_of(3)
+    faces[:, :, : SIZE // 2] = 0  # each has one bright side
+    model = ACCNN(SETTINGS, 3)
+    strength = begin(model, trained, faces, labelled)
+    with torch.no_grad():
+        left, right = (
+            trained.model.embed(to_tensor(side)).numpy() for side in (faces, faces[:, :, ::-1])
+        )
+    z = (left + right) / 2
+    assert np.abs(left - z).max() > 0.1 * z.std()
+    expected = LogisticRegression(C=strength, max_iter=1000).fit(z / z.std(), labelled.labels)
+    found = torch.from_numpy(z) @ model.head.weight.T + model.head.bias
+    chances = found.softmax(dim=1).detach().numpy()
+    np.testing.assert_allclose(chances, expected.predict_proba(z / z.std()), atol=1e-3)
+
+
 def test_faces_that_say_nothing_get_the_strongest_regularisation(trained):
     faces, labelled = faces_of(3)
     shuffled = np.random.default_rng(0).permutation(labelled.labels)

@@ -95,6 +95,11 @@ def test_alignment_to_its_own_average_changes_nothing():
     torch.testing.assert_close(align(probabilities, average, average), probabilities)
 
 
+def test_alignment_of_what_is_never_said_stays_a_number():
+    aligned = align(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(aligned, torch.tensor([[1.0, 0.0]]))
+
+
 def test_sharpening_by_hand():
     guess = torch.tensor([[0.6, 0.3, 0.1]])
     torch.testing.assert_close(sharpen(guess, 0), torch.tensor([[1.0, 0, 0]]))
