@@ -24,6 +24,7 @@ from mien.learning.clustering import FREE, Array, unit
 from mien.learning.embedding import accuracy_on
 from mien.learning.joint import ClusteredFaces, ClusterTask, JointData, agreement, cluster_faces
 from mien.learning.pseudo_labels import POSTERIOR
+from mien.learning.recognition import WEIGHTS as RECOGNITION
 from mien.learning.recognition import load_recognition, say
 from mien.learning.training import History, fit, make_fabric
 from mien.model.accnn import ACCNN
@@ -55,10 +56,12 @@ def main(
         raise MienError("no unlabelled faces: give a source with role 'unlabelled'")
     trained = load_weights(pretrained)
     settings = params.cluster
+    asked = "recognition" in settings.networks
+    ships = [RECOGNITION] if asked else []  # its lower layers, which nothing here has learned
     run = Checkpoint.of(
         checkpoints,
         params.model_dump(include={"seed", "expressions", "augmentation", "cluster"}),
-        [manifest, faces, pretrained, larger, recognition, *training_code(__file__)],
+        [manifest, faces, pretrained, larger, recognition, *ships, *training_code(__file__)],
     )
     augmentation, fabric = Augmentation(params.augmentation), make_fabric(params.compute)
 
@@ -96,7 +99,7 @@ def main(
         draw(name, figures, "Joint learning")
         several.append((said, figures))
     posteriors = [said.clustering.posterior for said, _ in several]
-    recogniser = load_recognition(recognition) if "recognition" in settings.networks else None
+    recogniser = load_recognition(recognition) if asked else None
     if recogniser:
         posteriors.append(
             say(
