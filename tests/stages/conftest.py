@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mien.data.manifest import hash_faces, measure, write_manifest
+from mien.data.dataset import to_tensor
+from mien.data.manifest import hash_faces, measure, read_manifest, write_manifest
 from mien.files import write_json, write_text
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_weights, save_weights
@@ -99,6 +100,24 @@ def fill(folder: Path, params: Params) -> Path:
     write_text(folder / "plots/pretrain.csv", "epoch,loss\n1,2.0\n2,1.0\n")
     write_text(folder / "dvc.lock", "schema: '2.0'\nstages:\n  prepare:\n    cmd: draw\n")
     return folder
+
+
+def validate_by_happy_faces(folder: Path) -> None:
+    """All validation faces of `fill` are happy: no network is as often right there as elsewhere."""
+    table = read_manifest(folder / "manifest.parquet")
+    table.loc[table["split"] == "validation", "label"] = "happy"
+    write_manifest(folder / "manifest.parquet", table)
+
+
+def accuracy_on_validation(folder: Path, name: str, params: Params) -> float:
+    """Of the network ``name`` on the validation faces of `fill`."""
+    table = read_manifest(folder / "manifest.parquet")
+    held_out = table[(table["role"] == "labelled") & (table["split"] == "validation")]
+    faces = np.load(folder / "faces.npy")[held_out["row"]]
+    with torch.inference_mode():
+        said = load_weights(folder / f"{name}.safetensors").model(to_tensor(faces)).argmax(dim=1)
+    guesses = [params.expressions[each] for each in said.tolist()]
+    return float((held_out["label"] == guesses).mean())
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,13 @@ from mien.model.accnn import ACCNN
 from mien.model.weights import save_networks
 from mien.stages import cluster, finetune, relabel
 from tests.killing import Killed, kill
-from tests.stages.conftest import kept_calls, same, state
+from tests.stages.conftest import (
+    accuracy_on_validation,
+    kept_calls,
+    same,
+    state,
+    validate_by_happy_faces,
+)
 
 SHORT = {
     "epochs": 2, "steps_per_epoch": 2, "batch_size": 8, "unlabelled_batch_size": 8,
@@ -69,6 +75,7 @@ def run(params, folder, name):
 
 def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     larger_networks(measured, params, [1])
+    validate_by_happy_faces(measured)
     own = run(settings(params), measured, "own")
     theirs = run(settings(params, "larger"), measured, "theirs")
     before = state(measured / "pretrain.safetensors")
@@ -76,6 +83,8 @@ def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     assert same(state(measured / "theirs.safetensors"), before)
     assert not np.allclose(own, theirs)
     assert (measured / "theirs/larger_1.svg").exists()
+    told = read_json(measured / "own-metrics.json")["validation_accuracy"]
+    assert told == pytest.approx(accuracy_on_validation(measured, "own", params))
     said = read_json(measured / "theirs-metrics.json")
     assert said["network"] == "larger", "the accuracy beside it is not that of weights.safetensors"
     assert not list((measured / "own").glob("larger*"))
@@ -136,6 +145,7 @@ def test_killed_between_the_larger_networks_it_goes_on(measured, params, monkeyp
 
 def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params, monkeypatch):
     larger_networks(measured, params, [1])
+    validate_by_happy_faces(measured)
     params = settings(params, "larger")
     posteriors = run(params, measured, "theirs")
     shares = []
@@ -164,7 +174,9 @@ def test_finetune_learns_from_what_clusters_say_where_asked_for(measured, params
         )  # fmt: skip
         return state(measured / "tuned.safetensors"), read_json(measured / "tuned.json")
 
-    own, _ = tune("own")
+    own, figures = tune("own")
+    told = accuracy_on_validation(measured, "tuned", params)
+    assert figures["validation_accuracy"] == pytest.approx(told)
     np.testing.assert_allclose(shares[0], posteriors.mean(axis=0), rtol=1e-5)
     told, figures = tune("clusters")
     assert not same(own, told)

@@ -16,7 +16,13 @@ from mien.model.accnn import ACCNN
 from mien.model.weights import load_networks, load_weights, save_weights
 from mien.stages import pretrain
 from tests.killing import Killed, kill
-from tests.stages.conftest import kept_calls, same, state
+from tests.stages.conftest import (
+    accuracy_on_validation,
+    kept_calls,
+    same,
+    state,
+    validate_by_happy_faces,
+)
 
 SHORT = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 8}
 
@@ -50,9 +56,13 @@ def run(params, folder, name):
 
 
 def test_a_start_without_labels_is_off_unless_asked_for(measured, params):
+    validate_by_happy_faces(measured)
     off = run(settings(params, 0), measured, "off")
     assert not (measured / "off/self_supervised.svg").exists()
-    assert "self_supervised" not in read_json(measured / "off.json")
+    figures = read_json(measured / "off.json")
+    assert "self_supervised" not in figures
+    told = accuracy_on_validation(measured, "off", params)
+    assert figures["validation_accuracy"] == pytest.approx(told)
 
     on = run(settings(params, 3), measured, "on")
     curve = read_json(measured / "on.json")["self_supervised"]
