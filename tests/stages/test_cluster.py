@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mien.files import read_json
-from mien.learning import recognition
+from mien.learning import joint, recognition
 from mien.learning.pseudo_labels import POSTERIOR
 from mien.learning.recognition import RecognitionNet, save_recognition
 from mien.model.accnn import ACCNN
@@ -89,6 +89,19 @@ def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     assert said["network"] == "larger", "the accuracy beside it is not that of weights.safetensors"
     assert not list((measured / "own").glob("larger*"))
     assert not list((measured / "checkpoints").iterdir())
+
+
+def test_the_last_rounds_clusters_are_compared_with_the_learned_networks(
+    measured, params, monkeypatch
+):
+    larger_networks(measured, params, [1])
+    in_rounds = kept_calls(monkeypatch, joint, "cluster_faces")
+    after = kept_calls(monkeypatch, cluster, "cluster_faces")
+    run(settings(params), measured, "own")
+    last, found = (each[-1].clustering.cluster for each in (in_rounds, after))
+    expected = joint.agreement(last, found)
+    assert read_json(measured / "own-metrics.json")["nmi"] == pytest.approx(expected)
+    assert expected < 0.99
 
 
 def test_several_networks_label_by_their_mean(measured, params):

@@ -122,6 +122,12 @@ def test_the_reference_is_held_out_first(packaged):
     assert components.mean(axis=0) == pytest.approx(0, abs=1e-5)
     assert np.cov(components.T) == pytest.approx(np.diag(components.var(axis=0, ddof=1)), abs=1e-6)
     assert load_file(packaged / "package/projection.safetensors")["components"].shape == (3, 8)
+    # its confidences are those that the service will give, or drift would be told without any
+    rows = table.loc[reference["face_id"], "row"].to_numpy()
+    faces = np.load(packaged / "faces.npy")[rows]
+    chances, _ = packaging.predict(packaged / "package", faces)
+    assert _json(packaged / "package/metadata.json")["temperature"] != pytest.approx(1, abs=0.05)
+    assert reference["confidence"].to_numpy() == pytest.approx(chances.max(axis=1), abs=1e-5)
 
 
 def test_the_store_holds_it_with_its_evidence(packaged):

@@ -74,6 +74,20 @@ def test_a_start_without_labels_is_off_unless_asked_for(measured, params):
     assert not list((measured / "checkpoints").iterdir())
 
 
+def test_a_start_without_labels_sees_all_training_faces_in_views_of_its_own(
+    measured, params, monkeypatch
+):
+    tasks = kept_calls(monkeypatch, pretrain, "SelfSupervisedTask")
+    asked = settings(params, 1)
+    start = asked.pretrain.self_supervised.model_copy(update={"strength": 0.7})
+    run(pretraining(asked, self_supervised=start), measured, "on")
+    (task,) = tasks
+    table = read_manifest(measured / "manifest.parquet")
+    everyone = table[(table["split"] == "train") | (table["role"] == "unlabelled")]
+    assert sorted(task.rows) == sorted(everyone["row"])
+    assert task.augmentation.settings == params.augmentation.model_copy(update={"strong": 0.7})
+
+
 def test_killed_in_the_supervised_part_it_goes_on(measured, params, monkeypatch):
     whole = run(settings(params, 2), measured, "whole")
 
