@@ -7,6 +7,7 @@ import torch
 
 from mien.files import read_json
 from mien.learning import joint, recognition
+from mien.learning.clustering import FREE
 from mien.learning.pseudo_labels import POSTERIOR
 from mien.learning.recognition import RecognitionNet, save_recognition
 from mien.model.accnn import ACCNN
@@ -83,8 +84,11 @@ def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     assert same(state(measured / "theirs.safetensors"), before)
     assert not np.allclose(own, theirs)
     assert (measured / "theirs/larger_1.svg").exists()
-    told = read_json(measured / "own-metrics.json")["validation_accuracy"]
-    assert told == pytest.approx(accuracy_on_validation(measured, "own", params))
+    figures = read_json(measured / "own-metrics.json")
+    told = accuracy_on_validation(measured, "own", params)
+    assert figures["validation_accuracy"] == pytest.approx(told)
+    clusters = pd.read_parquet(measured / "own.parquet")["cluster"]
+    assert figures["dustbin_share"] == pytest.approx((clusters == FREE).mean())
     said = read_json(measured / "theirs-metrics.json")
     assert said["network"] == "larger", "the accuracy beside it is not that of weights.safetensors"
     assert not list((measured / "own").glob("larger*"))

@@ -101,7 +101,14 @@ def test_the_card_is_whole_and_says_where_not_to_use_it(packaged):
     assert card["training"]["pretrain"]["refinery"]["networks"] == "none"
     text = (packaged / "package/card.md").read_text(encoding="utf-8")
     assert "| First weights | random |" in text
-    final = _json(packaged / "evaluate.json")["synthetic"]["final"]
+    measured = _json(packaged / "evaluate.json")["synthetic"]
+    final, (result,) = measured["final"], card["results"]
+    assert result["pretrained_accuracy"] == measured["pretrained"]["accuracy"] != final["accuracy"]
+    assert result["ece_before_calibration"] == final["ece"]
+    figures, calibration = _json(packaged / "package.json"), card["calibration"]
+    errors = [calibration["ece_before"], calibration["ece_after"]]
+    assert errors == [figures["validation_ece_before"], figures["validation_ece_after"]]
+    assert errors[0] != errors[1]
     assert f"{final['accuracy']:.1%} ({final['intervals']['accuracy']['low']:.1%}" in text
     assert "Art. 5(1)(f)" in text
     assert card["data"]["labels_used"]["angry"] == 5
