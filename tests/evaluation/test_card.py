@@ -10,6 +10,7 @@ from mien.evaluation.card import (
     describe_calibration,
     describe_first_weights,
     describe_limits,
+    describe_results,
     find_empty,
 )
 from mien.params import parse_params
@@ -86,6 +87,24 @@ def test_the_card_names_what_the_recognition_network_has_learned_from():
     assert "refined by `base` that ship" in described
     assert "the labels are refined with a face-recognition" in described
     assert "FER2013 and VGGFace2" in described
+
+
+def test_each_figure_of_a_test_set_is_of_the_model_that_it_names():
+    def measures(accuracy, ece):
+        scores = {"accuracy": accuracy, "mean_class_accuracy": 0.4, "macro_f1": 0.3}
+        interval = {"low": 0.2, "high": 0.9}
+        return {
+            **scores, "faces": 50, "ece": ece, "degraded_accuracy": {"noisy": accuracy - 0.1},
+            "intervals": dict.fromkeys(scores, interval), "expressions": {"sad": {"recall": None}},
+        }  # fmt: skip
+
+    compared = {"mcnemar": {"mid_p": 0.03, "exact_p": 0.04}}
+    sets = {"pretrained": measures(0.6, 0.11), "final": measures(0.7, 0.05)}
+    (found,) = describe_results({"a": {**sets, "comparison": compared}})
+    assert found["accuracy"] == {"value": 0.7, "low": 0.2, "high": 0.9}
+    assert (found["pretrained_accuracy"], found["ece_before_calibration"]) == (0.6, 0.05)
+    assert found["degraded_accuracy"]["noisy"] == pytest.approx(0.6)
+    assert (found["mcnemar_p"], found["recall"]) == (0.03, {"sad": "no faces"})
 
 
 def test_the_weakest_expression_is_named():

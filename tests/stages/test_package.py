@@ -101,10 +101,7 @@ def test_the_card_is_whole_and_says_where_not_to_use_it(packaged):
     assert card["training"]["pretrain"]["refinery"]["networks"] == "none"
     text = (packaged / "package/card.md").read_text(encoding="utf-8")
     assert "| First weights | random |" in text
-    measured = _json(packaged / "evaluate.json")["synthetic"]
-    final, (result,) = measured["final"], card["results"]
-    assert result["pretrained_accuracy"] == measured["pretrained"]["accuracy"] != final["accuracy"]
-    assert result["ece_before_calibration"] == final["ece"]
+    final = _json(packaged / "evaluate.json")["synthetic"]["final"]
     figures, calibration = _json(packaged / "package.json"), card["calibration"]
     errors = [calibration["ece_before"], calibration["ece_after"]]
     assert errors == [figures["validation_ece_before"], figures["validation_ece_after"]]
