@@ -116,7 +116,7 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Forget the run and its parts: its result has been written."""
-        for path in self.path.parent.glob(f"{self.path.stem}[.-]*"):
+        for path in self.path.parent.glob(f"{self.path.stem}[.-]*safetensors"):
             path.unlink()
 
     def clear_all(self) -> None:
