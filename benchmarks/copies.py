@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 from _fer2013 import by_copies, has_copy, read_official, without_copies
-from _results import FOLDER, machine, mean_and_std, with_earlier, write_result
+from _results import FOLDER, machine, with_earlier, write_result
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, labelled_rows
@@ -72,7 +72,6 @@ def main() -> None:
         figures = train(size, arm, seed, params, table, faces, archive)
         print(f"{size} {arm} seed {seed}: {figures}", flush=True)
         runs.append({"size": size, "arm": arm, "seed": seed, **figures})
-    found = with_earlier(runs, "copies", ("size", "arm", "seed"))
     write_result(
         "copies",
         {
@@ -83,8 +82,7 @@ def main() -> None:
                 for each in [has_copy(table, faces, split)]
             },
             "settings": params.model_dump(include=LEARNING),
-            "summary": summarise(found),
-            "runs": found,
+            "runs": with_earlier(runs, "copies", ("size", "arm", "seed")),
         },
     )
 
@@ -129,18 +127,6 @@ def train(
     write_json(result, figures)
     checkpoint.clear()
     return figures
-
-
-def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over the seeds, of each size and arm."""
-    rows = []
-    for size, arm in sorted({(run["size"], run["arm"]) for run in runs}):
-        own = [run["test"] for run in runs if (run["size"], run["arm"]) == (size, arm)]
-        row: dict[str, Any] = {"size": size, "arm": arm, "seeds": len(own)}
-        for measure in own[0]:
-            row[measure], row[f"{measure}_std"] = mean_and_std([each[measure] for each in own])
-        rows.append(row)
-    return rows
 
 
 if __name__ == "__main__":
