@@ -44,7 +44,7 @@ def begin(model, trained, faces, labelled, **changes):
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("balance", [0.0, 0.5])
 def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, classes, balance):
-    faces, labelled = faces_of(classes)
+    faces, labelled = faces_of(classes, count=40)
     faces, labelled = faces[12:], LabelledRows(labelled.rows[:-12], labelled.labels[12:])  # uneven
     log_prior = class_log_prior(labelled.labels, classes, balance)
     model = ACCNN(SETTINGS, classes)
@@ -57,7 +57,7 @@ def test_the_head_is_a_logistic_regression_on_the_others_embeddings(trained, cla
     z = embeddings.numpy() / embeddings.numpy().std()
     expected = LogisticRegression(C=strength, max_iter=1000).fit(z, labelled.labels)
     np.testing.assert_allclose(found, expected.predict_proba(z), atol=1e-3)
-    assert (found.argmax(axis=1) == labelled.labels).mean() > 0.5  # by chance 0.3 of four
+    assert (found.argmax(axis=1) == labelled.labels).mean() > 0.6
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
