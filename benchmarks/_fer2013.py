@@ -15,9 +15,7 @@ from mien.data.sources import list_source
 from mien.data.sources.fer2013 import SIDE
 from mien.data.sources.reading import read_faces
 from mien.params import Fer2013Source
-
-BITS = 8
-"""``prepare.near_duplicate_bits`` as it stands in ``params.yaml``."""
+from mien.workspace import default_params
 
 
 def read_official(data: Path, expressions: Sequence[str]) -> tuple[pd.DataFrame, Faces]:
@@ -42,7 +40,7 @@ def without_copies(table: pd.DataFrame, faces: Faces) -> pd.DataFrame:
     """What `prepare` leaves of ``table``: of each training face that comes again one, and none of
     which a validation or test face is a copy or nearly so."""
     kept, _ = settle_copies(table)
-    return kept.drop(index=near_duplicates(kept, faces, BITS).index)
+    return kept.drop(index=_near(kept, faces))
 
 
 def has_copy(table: pd.DataFrame, faces: Faces, split: str) -> NDArray[np.bool_]:
@@ -50,9 +48,14 @@ def has_copy(table: pd.DataFrame, faces: Faces, split: str) -> NDArray[np.bool_]
     ours, training = table[table["split"].eq(split)], table[table["split"].eq("train")]
     # a face of the split is sought among the training faces as `prepare` does it the other way
     sought = pd.concat([ours.assign(split="none"), training.assign(split="test")])
-    found = near_duplicates(sought, faces, BITS).index
-    result: NDArray[np.bool_] = ours.index.isin(found)
+    result: NDArray[np.bool_] = ours.index.isin(_near(sought, faces))
     return result
+
+
+def _near(table: pd.DataFrame, faces: Faces) -> pd.Index:
+    """The training faces that nearly repeat a validation or test face, by `prepare`'s setting."""
+    bits = default_params()["prepare"]["near_duplicate_bits"]
+    return near_duplicates(table, faces, bits).index
 
 
 def by_copies(right: NDArray[np.bool_], copied: NDArray[np.bool_]) -> dict[str, Any]:

@@ -22,9 +22,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from _fer2013 import by_copies, has_copy, read_official, without_copies
 from _results import FOLDER, machine, with_earlier, write_result
+from numpy.typing import NDArray
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, labelled_rows
@@ -67,9 +69,10 @@ def main() -> None:
     params = parse_params(complete_params(CHANGES), "params.yaml")
     archive = options.data / "fer2013.zip"
     table, faces = read_official(options.data, params.expressions)
+    copied = {split: has_copy(table, faces, split) for split in ("validation", "test")}
     runs = []
     for size, arm, seed in itertools.product(options.sizes, options.arms, options.seeds):
-        figures = train(size, arm, seed, params, table, faces, archive)
+        figures = train(size, arm, seed, params, table, faces, copied, archive)
         print(f"{size} {arm} seed {seed}: {figures}", flush=True)
         runs.append({"size": size, "arm": arm, "seed": seed, **figures})
     write_result(
@@ -78,8 +81,7 @@ def main() -> None:
             "machine": machine(),
             "faces": {
                 split: {"all": len(each), "copied": int(each.sum())}
-                for split in ("validation", "test")
-                for each in [has_copy(table, faces, split)]
+                for split, each in copied.items()
             },
             "settings": params.model_dump(include=LEARNING),
             "runs": with_earlier(runs, "copies", ("size", "arm", "seed")),
@@ -94,6 +96,7 @@ def train(
     params: Params,
     table: pd.DataFrame,
     faces: Faces,
+    copied: dict[str, NDArray[np.bool_]],
     archive: Path,
 ) -> dict[str, Any]:
     """Train one arm, or read what it gave before."""
@@ -120,10 +123,10 @@ def train(
         title=f"{size} {arm}, seed {seed}",
     )
     figures: dict[str, Any] = {"labelled_faces": len(labelled)}
-    for split in ("validation", "test"):
+    for split, twice in copied.items():
         rows = labelled_rows(table, params.expressions, split)
         right = embed_faces(fitted.model, faces, rows.rows).logits.argmax(axis=1) == rows.labels
-        figures[split] = by_copies(right, has_copy(table, faces, split))
+        figures[split] = by_copies(right, twice)
     write_json(result, figures)
     checkpoint.clear()
     return figures
