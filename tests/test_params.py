@@ -76,6 +76,8 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.larger.blocks", [1], "same length"),
         ("pretrain.refinery.networks", ["huge"], "'nano', 'small', 'base' or 'recognition'"),
         ("pretrain.first_weights", "huge", "'random', 'nano', 'small' or 'base'"),
+        ("pretrain.first_weights_share", 1, "less than 1"),
+        ("pretrain.first_weights_share", 0.5, "first_weights_share: random weights are not worth"),
         ("pretrain.refinery.views", 0, "greater than or equal to 1"),
         ("model.branches", 0, "greater than or equal to 1"),
         ("relabel.coverage", 1.5, "less than or equal to 1"),

@@ -352,6 +352,8 @@ class PretrainSettings(TrainingSettings):
     first_weights: Literal["random", "nano", "small", "base"]
     """Those of a network that ships, its head fitted to the labelled faces where that does better;
     or random ones."""
+    first_weights_share: Annotated[float, Field(ge=0, lt=1)]
+    """Of those that ship in the mean with what has been learned from them; 0 keeps the latter."""
     landmarks: LandmarkSettings
     self_supervised: SelfSupervisedSettings
     recognition: RecognitionSettings
@@ -364,6 +366,11 @@ class PretrainSettings(TrainingSettings):
             raise ValueError("give larger.epochs or refinery.networks, not both")
         if "recognition" in self.refinery.networks and not self.recognition.epochs:
             raise ValueError("refinery.networks: recognition.epochs is 0, so there is no such one")
+        if self.first_weights_share and self.first_weights == "random":
+            raise ValueError(
+                "first_weights_share: random weights are not worth keeping: set it to 0, or "
+                "first_weights to those of a network that ships"
+            )
         for name in ("landmarks", "self_supervised"):
             start: StartSettings = getattr(self, name)
             if self.first_weights != "random" and start.begins("accnn"):

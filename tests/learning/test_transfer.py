@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from mien.data.dataset import LabelledRows, to_tensor
 from mien.errors import MienError
 from mien.learning import transfer
-from mien.learning.training import class_log_prior
-from mien.learning.transfer import begin_with, of_each
+from mien.learning.training import class_log_prior, renew_statistics
+from mien.learning.transfer import begin_with, mean_with_first, of_each
 from mien.model.accnn import ACCNN
 from mien.model.weights import Trained
 from tests.model.test_accnn import SETTINGS
@@ -150,3 +150,21 @@ def test_of_very_many_faces_some_of_each_expression_give_the_head(monkeypatch):
     assert chosen[0] == 0
     assert 99 in chosen
     np.testing.assert_array_equal(of_each(labels[-10:]), np.arange(10))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_mean_with_the_first_weights(share):
+    faces, labelled = faces_of(3)
+    torch.manual_seed(1)
+    began, learned = (ACCNN(SETTINGS, 3).eval() for _ in range(2))
+    ours = {name: value.clone() for name, value in learned.state_dict().items()}
+    first = {name: value.clone() for name, value in began.state_dict().items()}
+    mean_with_first(learned, first, share, faces, labelled)
+    expected = ACCNN(SETTINGS, 3).eval()
+    weights = {name: share * first[name] + (1 - share) * ours[name] for name in ours}
+    expected.load_state_dict({name: weights[name].to(ours[name].dtype) for name in ours})
+    renew_statistics(expected, faces, labelled)  # not the mean of the two networks' own
+    assert not learned.training
+    for name, value in learned.state_dict().items():
+        torch.testing.assert_close(value, expected.state_dict()[name], atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(value, began.state_dict()[name]) for name, value in first.items())

@@ -389,6 +389,27 @@ def test_it_begins_with_weights_that_ship(measured, params, monkeypatch):
         torch.testing.assert_close(found[name], theirs[name], atol=1e-6, rtol=1e-4)
 
 
+def test_what_was_learned_is_averaged_with_what_it_began_from(measured, params, monkeypatch):
+    run(settings(params, 0), measured, "nano")
+    monkeypatch.setattr(pretrain, "shipped_weights", lambda size: measured / f"{size}.safetensors")
+    begun = params.pretrain.model_copy(
+        update=SHORT | {"first_weights": "nano", "learning_rate": 0.1}
+    )
+    found = {}
+    for share in (0.0, 0.5, 1.0):  # of 1, which settings may not have, the first ones are left
+        averaged = begun.model_copy(update={"first_weights_share": share})
+        changed = params.model_copy(update={"pretrain": averaged})
+        found[share] = run(changed, measured, f"share-{share}")
+    learned = {name for name in found[0.0] if "running" not in name and "batches" not in name}
+    assert any((found[0.0][name] - found[1.0][name]).abs().max() > 0.01 for name in learned)
+    for name in learned:
+        mean = (found[0.0][name] + found[1.0][name]) / 2
+        torch.testing.assert_close(found[0.5][name], mean, atol=1e-6, rtol=1e-5)
+    figures = read_json(measured / "share-0.5.json")
+    told = accuracy_on_validation(measured, "share-0.5", params)
+    assert figures["validation_accuracy"] == pytest.approx(told)
+
+
 def test_weights_of_another_network_are_refused(measured, params):
     begun = params.pretrain.model_copy(update=SHORT | {"first_weights": "nano"})
     with pytest.raises(MienError, match=r"first_weights: these need a model of"):

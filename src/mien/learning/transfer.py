@@ -4,10 +4,11 @@ Before anything else is trained its head is a regularised logistic regression on
 embeddings: gradients through a head that knows nothing yet would spoil these, and a few hundred
 labelled faces are soon learned by heart (LP-FT, Kumar et al. 2022). Where the other knows the
 expressions, its own head, which has seen more labels, stays if it explains the faces better.
+What was learned may then be averaged with what the network began with.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from mien.data.dataset import Faces, LabelledRows, evenly
 from mien.errors import MienError
 from mien.learning.embedding import embed_with_mirror
+from mien.learning.training import renew_statistics
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.weights import Trained
 
@@ -96,6 +98,32 @@ def begin_with(
             return None
     fit_head(model, embeddings, labels, strength=strength, log_prior=log_prior)
     return strength
+
+
+def mean_with_first(
+    model: FaceNetwork,
+    first: Mapping[str, Tensor],
+    share: float,
+    faces: Faces,
+    labelled: LabelledRows,
+) -> None:
+    """Make the weights of ``model`` ``share`` times its ``first`` ones and the rest its own.
+
+    What was learned from one start lies in one basin: the mean of both ends often knows more than
+    either, and keeps what the first weights know of pictures unlike the labelled ones (WiSE-FT,
+    Wortsman et al. 2022). The batch norms' statistics are taken anew.
+
+    Args:
+        model: on the CPU.
+        first: its state before it learned; see `torch.nn.Module.state_dict`.
+        share: 0 to 1.
+        faces: the store, uint8 ``[N, S, S]``.
+        labelled: whose faces give the statistics.
+    """
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.lerp_(first[name], share)
+    renew_statistics(model, faces, labelled)
 
 
 def of_each(labels: NDArray[np.int64]) -> NDArray[np.int64]:

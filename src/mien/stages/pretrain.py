@@ -51,7 +51,7 @@ from mien.learning.training import (
     fit,
     make_fabric,
 )
-from mien.learning.transfer import begin_with
+from mien.learning.transfer import begin_with, mean_with_first
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_networks, save_weights, shipped_weights
@@ -107,8 +107,12 @@ def main(
     others = training.larger_networks() if settings.larger.epochs else []
     if others:
         figures["larger"] = [_summary(each, image_size) for each in others]
+    first = {name: value.clone() for name, value in model.state_dict().items()}
     task = training.task(model, training.advice(voices, recogniser, others))
     fitted = training.learn(task, run, training.accuracy, "pretrain", params.seed)
+    if share := settings.first_weights_share:
+        mean_with_first(fitted.model, first, share, store, labelled)
+        figures |= training.accuracy(fitted.model)
 
     save_weights(weights, fitted.model, names, image_size)
     save_networks(larger, [each.model for each in others], names, image_size)
