@@ -389,7 +389,9 @@ def test_it_begins_with_weights_that_ship(measured, params, monkeypatch):
         torch.testing.assert_close(found[name], theirs[name], atol=1e-6, rtol=1e-4)
 
 
-def test_what_was_learned_is_averaged_with_what_it_began_from(measured, params, monkeypatch):
+def test_what_was_learned_is_averaged_with_what_it_began_from(
+    measured, params, monkeypatch, capsys
+):
     run(settings(params, 0), measured, "nano")
     monkeypatch.setattr(pretrain, "shipped_weights", lambda size: measured / f"{size}.safetensors")
     begun = params.pretrain.model_copy(
@@ -405,6 +407,7 @@ def test_what_was_learned_is_averaged_with_what_it_began_from(measured, params, 
     for name in learned:
         mean = (found[0.0][name] + found[1.0][name]) / 2
         torch.testing.assert_close(found[0.5][name], mean, atol=1e-6, rtol=1e-5)
+    assert capsys.readouterr().out.count("mean with the first weights: validation_accuracy") == 2
     figures = read_json(measured / "share-0.5.json")
     told = accuracy_on_validation(measured, "share-0.5", params)
     assert figures["validation_accuracy"] == pytest.approx(told)

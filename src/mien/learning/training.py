@@ -199,7 +199,7 @@ def fit(
         history.append(record)
         progress = {"history": history, "precision": precision.state_dict()}
         checkpoint.save(modules, optimizer, progress)
-        print(f"{title} {epoch + 1}/{epochs}: {_line(record)}", flush=True)
+        print(f"{title} {epoch + 1}/{epochs}: {in_words(record)}", flush=True)
     # torch documents this keyword, its overloads leave it out
     model = teacher.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return Fitted(model, history)
@@ -312,5 +312,6 @@ def generator(seed: int, part: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-def _line(record: dict[str, float]) -> str:
+def in_words(record: dict[str, float]) -> str:
+    """An epoch's figures, or others, as the progress line has them."""
     return ", ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "epoch")

@@ -49,6 +49,7 @@ from mien.learning.training import (
     channels_last,
     class_log_prior,
     fit,
+    in_words,
     make_fabric,
 )
 from mien.learning.transfer import begin_with, mean_with_first
@@ -112,7 +113,8 @@ def main(
     fitted = training.learn(task, run, training.accuracy, "pretrain", params.seed)
     if share := settings.first_weights_share:
         mean_with_first(fitted.model, first, share, store, labelled)
-        figures |= training.accuracy(fitted.model)
+        figures |= (averaged := training.accuracy(fitted.model))
+        print(f"pretrain, mean with the first weights: {in_words(averaged)}")
 
     save_weights(weights, fitted.model, names, image_size)
     save_networks(larger, [each.model for each in others], names, image_size)
