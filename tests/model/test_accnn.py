@@ -227,21 +227,22 @@ def test_a_size_its_recipe_and_its_shipped_weights_are_one_network(root, size):
     assert parse_params(recipe, size).larger_model == twin
 
 
-def test_the_weights_that_ship_can_go_on(root):
-    recipe = complete_params(read_yaml(root / "configs" / "fer2013-small.yaml"))
-    changes = read_yaml(root / "configs" / "fer2013-on.yaml")
-    params = parse_params(merge(recipe, changes), "on")
+def assert_fits_its_first_weights(params, root):
     size = params.pretrain.first_weights
     shipped = load_weights(root / "src/mien/shipped" / size / "weights.safetensors")
     assert params.model == shipped.settings
     assert params.prepare.image_size == shipped.image_size
+
+
+def test_the_weights_that_ship_can_go_on(root):
+    recipe = complete_params(read_yaml(root / "configs" / "fer2013-small.yaml"))
+    changes = read_yaml(root / "configs" / "fer2013-on.yaml")
+    params = parse_params(merge(recipe, changes), "on")
+    assert_fits_its_first_weights(params, root)
 
 
 def test_real_faces_are_learned_by_the_network_whose_weights_a_transfer_begins_with(root):
     real = {"prepare": {"sources": [{"name": "faces", "kind": "lfw", "path": "lfw.zip"}]}}
     changes = merge(real, read_yaml(root / "configs" / "transfer.yaml"))
     params = parse_params(complete_params(changes), "transfer")
-    size = params.pretrain.first_weights
-    shipped = load_weights(root / "src/mien/shipped" / size / "weights.safetensors")
-    assert params.model == shipped.settings
-    assert params.prepare.image_size == shipped.image_size
+    assert_fits_its_first_weights(params, root)
