@@ -180,6 +180,27 @@ def test_what_a_killed_promotion_had_half_written_is_passed_over(workspace, caps
     assert "partial" not in capsys.readouterr().out
 
 
+def test_a_promotion_killed_before_it_was_served_is_none_to_go_back_to(workspace, monkeypatch):
+    root, second, third = workspace("a", GOOD), workspace("b", OTHER), workspace("c", GOOD * 1.5)
+    commands.promote(root, root)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, "_point", killed)
+        with pytest.raises(KeyboardInterrupt):
+            commands.promote(root, second)
+    commands.promote(root, third)
+    assert len(releases.list_releases(root)) == 3
+    with pytest.raises(MienError, match=f"{tag_of(second)} has never been champion; there were"):
+        releases.rollback(root, "why", tag_of(second))
+    commands.promote(root, second)  # this time whole
+    releases.rollback(root, "why", tag_of(third))
+    releases.rollback(root, "and on", tag_of(second))
+    assert releases.read_champion(root)["tag"] == tag_of(second)
+
+
 def test_a_package_of_another_run_than_the_faces_beside_it_is_not_judged(workspace):
     """A later run that was stopped leaves its test faces beside the package of the one before."""
     root = workspace("a", GOOD)
