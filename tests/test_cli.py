@@ -57,7 +57,10 @@ def test_a_full_disk_is_said_in_one_line():
         command = [sys.executable, "-m", "mien", "card", "--package", "small"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert done.stderr == "mien card: error: [Errno 28] No space left on device\n"
+    assert done.stderr == (
+        "mien card: error: the disk is full ([Errno 28] No space left on device); "
+        "free some space and run again\n"
+    )
 
 
 @pytest.mark.parametrize(

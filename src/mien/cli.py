@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import mien
 from mien.errors import MienError
+from mien.files import full_disk
 
 _RUN_EXAMPLES = """\
 examples:
@@ -58,10 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.command(options)
         sys.stdout.flush()
-    except OSError as error:  # a full disk, say
+    except OSError as error:
         _drop_unwritten()
         gone = isinstance(error, BrokenPipeError)  # whoever read along (`| head`)
-        sys.exit(1 if gone else f"mien {options.name}: error: {error}")
+        sys.exit(1 if gone else f"mien {options.name}: error: {full_disk(error) or error}")
     except MienError as error:
         sys.exit(f"mien {options.name}: error: {error}")
     except KeyboardInterrupt:

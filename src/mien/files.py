@@ -1,6 +1,7 @@
 """Writing files so that a killed process leaves the old file or the new one, never half of one;
 hashing them, and telling what is nobody's picture."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -67,6 +68,17 @@ def hash_file(path: Path, kind: str = "sha256") -> str:
     """SHA-256, or another hash (DVC's is ``md5``), of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
+
+
+def full_disk(error: Exception) -> str | None:
+    """What to say of an error that a full disk has caused; None of any other.
+
+    safetensors' own error and that of copied folders have it in words only.
+    """
+    words = (f"(os error {errno.ENOSPC})", f"[Errno {errno.ENOSPC}]")
+    if getattr(error, "errno", None) != errno.ENOSPC and not any(w in str(error) for w in words):
+        return None
+    return f"the disk is full ({error}); free some space and run again"
 
 
 def is_clutter(path: str) -> bool:

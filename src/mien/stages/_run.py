@@ -1,7 +1,6 @@
 """What every stage's command line shares: arguments, settings, errors."""
 
 import argparse
-import errno
 import inspect
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
+from mien.files import full_disk
 from mien.params import Params, load_params, read_yaml
 
 _SETTINGS = Path("params.yaml")
@@ -42,9 +42,9 @@ def run_stage(main: Callable[..., None]) -> None:
     except MienError as error:
         sys.exit(f"{stage}: error: {error}")
     except Exception as error:
-        if not disk_is_full(error):
+        if not (told := full_disk(error)):
             raise
-        sys.exit(f"{stage}: error: the disk is full ({error}); free some space and run again")
+        sys.exit(f"{stage}: error: {told}")
     print(f"{stage}: done in {time.monotonic() - started:.1f} s", flush=True)
 
 
@@ -75,9 +75,3 @@ def _refuse_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
             f"{_SETTINGS}: {', '.join(changed)} changed while this stage ran, and what it made is "
             "of the settings before; run again"
         )
-
-
-def disk_is_full(error: Exception) -> bool:
-    """Whether an error says so; safetensors' own and that of copied folders do it in words only."""
-    words = (f"(os error {errno.ENOSPC})", f"[Errno {errno.ENOSPC}]")
-    return getattr(error, "errno", None) == errno.ENOSPC or any(w in str(error) for w in words)
