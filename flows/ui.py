@@ -8,6 +8,7 @@ the UI can link to them.
 import argparse
 import functools
 import http.server
+import io
 import os
 import signal
 import subprocess
@@ -15,8 +16,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -25,7 +29,7 @@ from flows.automations import apply_automations
 from flows.standing import as_people_left_it
 from mien.errors import MienError
 from mien.pipeline import environment
-from mien.ports import require_free
+from mien.ports import names_this_machine, require_free
 
 POOL = "mien"
 LOOPBACK = "127.0.0.1"
@@ -178,7 +182,19 @@ class House:
 
 
 class _Reports(http.server.SimpleHTTPRequestHandler):
-    """The workspace's reports, without a line for each request."""
+    """The workspace's reports, without a line for each request.
+
+    Asked under this machine's own names or that of ``MIEN_REPORTS_URL``: a page elsewhere whose
+    name leads here (DNS rebinding) could read the faces.
+    """
+
+    def send_head(self) -> io.BytesIO | BinaryIO | None:
+        host = self.headers.get("Host", "localhost")  # browsers always send it
+        proxy = urlsplit(os.environ.get("MIEN_REPORTS_URL", "")).netloc
+        if names_this_machine(host) or host == proxy:
+            return super().send_head()
+        self.send_error(HTTPStatus.FORBIDDEN, "name this machine, or set MIEN_REPORTS_URL")
+        return None
 
     def log_message(self, format: str, *args: object) -> None:
         pass

@@ -1,6 +1,8 @@
-"""Ports of this machine."""
+"""Ports and names of this machine."""
 
+import ipaddress
 import socket
+from urllib.parse import urlsplit
 
 from mien.errors import MienError
 
@@ -18,3 +20,23 @@ def require_free(host: str, port: int, advice: str) -> None:
         except (OSError, OverflowError) as error:
             told = str(error).rstrip(".")
             raise MienError(f"port {port} at {host}: {told}; {advice}") from None
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether a ``Host`` header, with or without a port, is a name that only this machine has.
+
+    A page elsewhere whose own name leads here (DNS rebinding) sends that name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether this is an IP address under which only this machine is reached."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -34,6 +34,25 @@ def test_reports_stay_on_this_machine(tmp_path):
         socket.create_connection(("127.0.0.2", port + 1), timeout=5)
 
 
+def test_reports_are_not_for_a_page_whose_name_leads_here(tmp_path, monkeypatch):
+    """DNS rebinding: the browser asks this machine for it, and lets that page read the answer."""
+    monkeypatch.setenv("MIEN_REPORTS_URL", "https://reports.example.org")
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "index.html").write_text("faces")
+    house = House("127.0.0.1", free_port(), tmp_path)
+    house._serve_reports()
+
+    def ask(host):
+        return httpx.get(f"{house.reports}/index.html", headers={"Host": host})
+
+    for own in (f"localhost:{house.port + 1}", "[::1]:4201", "reports.example.org"):
+        assert ask(own).text == "faces"
+    for strange in ("evil.example:4201", "127.0.0.1.evil.example", "localhost@evil", "["):
+        answer = ask(strange)
+        assert answer.status_code == 403
+        assert "faces" not in answer.text
+
+
 def test_a_proxy_before_the_reports_has_the_links(tmp_path, monkeypatch):
     assert House("0.0.0.0", 4300, tmp_path).environment["MIEN_REPORTS_URL"].endswith(":4301")
     monkeypatch.setenv("MIEN_REPORTS_URL", "https://reports.example.org")

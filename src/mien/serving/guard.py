@@ -4,12 +4,12 @@ import asyncio
 import base64
 import binascii
 import hmac
-import ipaddress
 import json
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+
+from mien.ports import is_loopback, names_this_machine
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -91,7 +91,9 @@ class Guard:
         if self.key is None:
             if not _is_local(scope.get("client")):
                 raise _Refused(403, "set MIEN_API_KEY to serve others than this machine")
-            if not _names_this_machine(scope["headers"]):
+            # browsers always send it, some others do not
+            host = dict(scope["headers"]).get(b"host", b"localhost")
+            if not names_this_machine(host.decode("latin-1")):
                 raise _Refused(403, "set MIEN_API_KEY to serve under another name than localhost")
         elif not any(
             hmac.compare_digest(shown, self.key) for shown in _shown_keys(scope["headers"])
@@ -176,24 +178,7 @@ def _too_large() -> _Refused:
 def _is_local(client: Any) -> bool:
     if not client:  # a Unix socket
         return True
-    return _is_loopback(client[0])
-
-
-def _names_this_machine(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether ``Host`` is this machine; browsers always send it, some others do not."""
-    host = dict(headers).get(b"host", b"localhost").decode("latin-1")
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(client[0])
 
 
 def _shown_keys(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
