@@ -190,7 +190,7 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
                 raise MienError(f"there is no champion before {pointer['tag']} to roll back to")
         else:
             # not every promoted challenger: one whose promotion was killed was never served
-            served = {pointer["tag"], *(record["champion"] for record in records)} - {None}
+            served = {pointer["tag"], *(record.get("champion") for record in records)} - {None}
             known = [name for name, record in promoted.items() if record["challenger"] == to]
             if to not in served or not known:
                 raise MienError(
