@@ -19,7 +19,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
@@ -176,7 +176,8 @@ class House:
         A proxy that does may stand before them; ``MIEN_REPORTS_URL`` says where.
         """
         folder = self.workspace / "reports"
-        handler = functools.partial(_Reports, directory=str(folder))
+        name = urlsplit(self.environment["MIEN_REPORTS_URL"]).netloc
+        handler = functools.partial(_Reports, name=name, directory=str(folder))
         server = http.server.ThreadingHTTPServer((LOOPBACK, self.port + 1), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
@@ -184,14 +185,17 @@ class House:
 class _Reports(http.server.SimpleHTTPRequestHandler):
     """The workspace's reports, without a line for each request.
 
-    Asked under this machine's own names or that of ``MIEN_REPORTS_URL``: a page elsewhere whose
-    name leads here (DNS rebinding) could read the faces.
+    Asked under this machine's own names or ``name``, that of ``MIEN_REPORTS_URL``: a page elsewhere
+    whose name leads here (DNS rebinding) could read the faces.
     """
+
+    def __init__(self, *arguments: Any, name: str, **keywords: Any) -> None:
+        self.name = name  # before the base class, which answers the request as it is made
+        super().__init__(*arguments, **keywords)
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
         host = self.headers.get("Host", "localhost")  # browsers always send it
-        proxy = urlsplit(os.environ.get("MIEN_REPORTS_URL", "")).netloc
-        if names_this_machine(host) or host == proxy:
+        if names_this_machine(host) or host == self.name:
             return super().send_head()
         self.send_error(HTTPStatus.FORBIDDEN, "name this machine, or set MIEN_REPORTS_URL")
         return None

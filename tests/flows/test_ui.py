@@ -22,35 +22,46 @@ from mien.pipeline import TELEMETRY_OFF
 from tests.flows.conftest import free_port
 
 
-def test_reports_stay_on_this_machine(tmp_path):
+def ask_for_report(house, **headers):
+    """Its ``index.html``, which says "faces"."""
+    return httpx.get(f"{house.reports}/index.html", headers=headers)
+
+
+@pytest.fixture
+def reporting(tmp_path):
+    """A house of any host that serves its reports."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "index.html").write_text("faces")
+
+    def serve(host="127.0.0.1"):
+        house = House(host, free_port(), tmp_path)
+        house._serve_reports()
+        return house
+
+    return serve
+
+
+def test_reports_stay_on_this_machine(reporting):
     """They show faces and ask for no password, so an open UI must not open them."""
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "index.html").write_text("faces")
-    port = free_port()
-    house = House("0.0.0.0", port, tmp_path)
-    house._serve_reports()
-    assert httpx.get(f"{house.reports}/index.html").text == "faces"
+    house = reporting("0.0.0.0")
+    assert ask_for_report(house).text == "faces"
     with pytest.raises(ConnectionRefusedError):  # another address of this machine
-        socket.create_connection(("127.0.0.2", port + 1), timeout=5)
+        socket.create_connection(("127.0.0.2", house.port + 1), timeout=5)
 
 
-def test_reports_are_not_for_a_page_whose_name_leads_here(tmp_path, monkeypatch):
+def test_reports_are_not_for_a_page_whose_name_leads_here(reporting, monkeypatch):
     """DNS rebinding: the browser asks this machine for it, and lets that page read the answer."""
+    alone = reporting()
     monkeypatch.setenv("MIEN_REPORTS_URL", "https://reports.example.org")
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "index.html").write_text("faces")
-    house = House("127.0.0.1", free_port(), tmp_path)
-    house._serve_reports()
-
-    def ask(host):
-        return httpx.get(f"{house.reports}/index.html", headers={"Host": host})
-
+    house = reporting()
     for own in (f"localhost:{house.port + 1}", "[::1]:4201", "reports.example.org"):
-        assert ask(own).text == "faces"
-    for strange in ("evil.example:4201", "127.0.0.1.evil.example", "localhost@evil", "["):
-        answer = ask(strange)
-        assert answer.status_code == 403
-        assert "faces" not in answer.text
+        assert ask_for_report(house, Host=own).text == "faces"
+    assert ask_for_report(alone, Host="reports.example.org").status_code == 403
+    for each in (house, alone):
+        for strange in ("evil.example:4201", "127.0.0.1.evil.example", "localhost@evil", "[", ""):
+            answer = ask_for_report(each, Host=strange)
+            assert answer.status_code == 403
+            assert "faces" not in answer.text
 
 
 def test_a_proxy_before_the_reports_has_the_links(tmp_path, monkeypatch):
