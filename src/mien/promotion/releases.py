@@ -182,20 +182,23 @@ def rollback(root: Path, reason: str, to: str | None = None) -> Record:
         if pointer is None:
             raise MienError(f"{root / FOLDER}: no champion, so nothing to roll back")
         records = list_releases(root)
-        promoted = {r["file"]: r for r in records if r["decision"] == "promoted"}
+        # not every promoted challenger: one whose promotion was killed was never served
+        served = {pointer["tag"], *(r.get("champion") for r in records)}
+        promoted = {
+            r["file"]: r
+            for r in records
+            if r["decision"] == "promoted" and r["challenger"] in served
+        }
         if to is None:
             current = promoted.get(pointer["release"])
             target = current.get("previous_release") if current else None
             if target is None or target not in promoted:
                 raise MienError(f"there is no champion before {pointer['tag']} to roll back to")
         else:
-            # not every promoted challenger: one whose promotion was killed was never served
-            served = {pointer["tag"], *(record.get("champion") for record in records)} - {None}
             known = [name for name, record in promoted.items() if record["challenger"] == to]
-            if to not in served or not known:
-                raise MienError(
-                    f"{to} has never been champion; there were {', '.join(sorted(served))}"
-                )
+            if not known:
+                tags = sorted({record["challenger"] for record in promoted.values()})
+                raise MienError(f"{to} has never been champion; there were {', '.join(tags)}")
             target = known[-1]
         tag = promoted[target]["challenger"]
         if tag == pointer["tag"]:
