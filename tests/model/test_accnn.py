@@ -1,5 +1,7 @@
 """The AC-CNN: shapes, cost beside its twin, and what it must not depend on."""
 
+import functools
+
 import pytest
 import torch
 
@@ -234,10 +236,13 @@ def assert_fits_its_first_weights(params, root):
     assert params.prepare.image_size == shipped.image_size
 
 
-def test_the_weights_that_ship_can_go_on(root):
-    recipe = complete_params(read_yaml(root / "configs" / "fer2013-small.yaml"))
-    changes = read_yaml(root / "configs" / "fer2013-on.yaml")
-    params = parse_params(merge(recipe, changes), "on")
+@pytest.mark.parametrize(
+    ("recipes", "changes"),
+    [(["small", "on"], {}), (["small", "base", "on"], {"pretrain": {"first_weights": "base"}})],
+)
+def test_the_weights_that_ship_can_go_on(root, recipes, changes):
+    first, *others = (read_yaml(root / "configs" / f"fer2013-{name}.yaml") for name in recipes)
+    params = parse_params(functools.reduce(merge, [*others, changes], complete_params(first)), "on")
     assert_fits_its_first_weights(params, root)
 
 
