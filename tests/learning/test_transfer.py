@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 
 from mien.data.dataset import LabelledRows, to_tensor
 from mien.errors import MienError
 from mien.learning import transfer
 from mien.learning.training import class_log_prior, renew_statistics
-from mien.learning.transfer import begin_with, mean_with_first, of_each
+from mien.learning.transfer import begin_with, best_strength, mean_with_first, of_each
 from mien.model.accnn import ACCNN
 from mien.model.weights import Trained
 from tests.model.test_accnn import SETTINGS
@@ -116,6 +117,31 @@ def test_a_head_that_knows_the_expressions_better_stays(trained):
     assert begin(*of, expressions=["d", "q"])
     # and where it is wrong it does not stay
     assert begin(*of, expressions=["b", "d"])
+
+
+@pytest.mark.parametrize(("better", "stays"), [([0.0, 2.0], False), ([-2.0, 4.0], True)])
+def test_a_head_stays_where_a_fitted_one_is_better_by_chance(trained, monkeypatch, better, stays):
+    """Better by 1 in the mean of eight faces, whose standard error is 0.38 or 1.13."""
+    faces, labelled = faces_of(2, count=4)
+    with torch.no_grad():
+        logits = trained.model(to_tensor(faces))[:, :2]  # of both sides: the faces are symmetric
+    own = logits.log_softmax(dim=1).numpy()[np.arange(8), labelled.labels]
+    left_out = own + np.tile(better, 4)
+    monkeypatch.setattr(transfer, "best_strength", lambda *_: (0.1, left_out))
+    found = begin(ACCNN(SETTINGS, 2), trained, faces, labelled, expressions=["a", "b"])
+    assert found == (None if stays else 0.1)
+
+
+def test_a_face_left_out_is_as_likely_as_the_other_folds_make_it():
+    z = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    labels = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])
+    strength, left_out = best_strength(z, labels, seed=0)
+    scaled, found = z / z.std(), np.empty(9)
+    for learned, out in StratifiedKFold(3, shuffle=True, random_state=0).split(z, labels):
+        head = LogisticRegression(C=strength, max_iter=1000).fit(scaled[learned], labels[learned])
+        found[out] = np.log(head.predict_proba(scaled[out])[np.arange(len(out)), labels[out]])
+    np.testing.assert_allclose(left_out, found, rtol=1e-5)
+    assert best_strength(z[5:], labels[5:], seed=0)[1] is None  # one face cannot be left out
 
 
 def test_a_head_is_heard_with_the_shares_that_it_leaves_out(trained):

@@ -3,7 +3,7 @@
 Before anything else is trained its head is a regularised logistic regression on the other's
 embeddings: gradients through a head that knows nothing yet would spoil these, and a few hundred
 labelled faces are soon learned by heart (LP-FT, Kumar et al. 2022). Where the other knows the
-expressions, its own head, which has seen more labels, stays if it explains the faces better.
+expressions, its own head, which has seen more labels, stays unless these clearly say otherwise.
 What was learned may then be averaged with what the network began with.
 """
 
@@ -48,8 +48,9 @@ def begin_with(
 ) -> float | None:
     """Copy all but the head of ``trained`` into ``model`` and fit its head to the labelled faces.
 
-    Where all ``expressions`` are among those of ``trained``, its head is copied instead if the
-    labelled faces' likelihood is higher under it than under a fitted one that has not seen them.
+    Where all ``expressions`` are among those of ``trained``, its head is copied instead, unless the
+    labelled faces' mean log-likelihood is higher by more than its standard error under a fitted one
+    that has not seen them (the one-standard-error rule, Breiman et al. 1984).
 
     Args:
         model: of the same settings as ``trained``, on the CPU.
@@ -86,14 +87,14 @@ def begin_with(
     some = of_each(labelled.labels)
     labels = labelled.labels[some]
     embeddings = embed_with_mirror(trained.model, faces, labelled.rows[some]).embeddings
-    strength, likelihood = best_strength(embeddings, labels, seed)
+    strength, left_out = best_strength(embeddings, labels, seed)
     if set(expressions) <= set(trained.expressions):
         known = [trained.expressions.index(name) for name in expressions]
         head = trained.model.head
         weight, bias = head.weight[known].detach(), head.bias[known].detach()
         logits = torch.from_numpy(embeddings) @ weight.T + bias + log_prior
-        loss = cross_entropy(logits, torch.from_numpy(labels))
-        if -float(loss) > likelihood:
+        loss = cross_entropy(logits, torch.from_numpy(labels), reduction="none")
+        if left_out is None or not _clearly_positive(left_out + loss.numpy()):
             _set_head(model, weight, bias)
             return None
     fit_head(model, embeddings, labels, strength=strength, log_prior=log_prior)
@@ -169,27 +170,34 @@ def _set_head(model: FaceNetwork, weight: Tensor, bias: Tensor) -> None:
 
 def best_strength(
     embeddings: NDArray[np.float32], labels: NDArray[np.int64], seed: int
-) -> tuple[float, float]:
-    """The strength that gives faces left out the best mean log-likelihood, and that likelihood.
+) -> tuple[float, NDArray[np.float64] | None]:
+    """The strength under which faces left out are likeliest, and their log-likelihoods ``[n]``.
 
     From the strongest regularisation on, up to where it gets worse: weaker ones take ever longer.
+    Where an expression has a single face, which cannot be left out, the usual strength and None.
     """
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     folds = min(_FOLDS, int(np.bincount(labels).min()))
     if folds < 2:
-        return _USUAL, -np.inf
+        return _USUAL, None
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
     scaled = embeddings / embeddings.std()
-    best = _STRENGTHS[0], -np.inf
+    best = _STRENGTHS[0], np.full(len(labels), -np.inf)
     for strength in _STRENGTHS:
-        scores = cross_val_score(
-            _regression(strength), scaled, labels, cv=splits, scoring="neg_log_loss"
+        chances = cross_val_predict(
+            _regression(strength), scaled, labels, cv=splits, method="predict_log_proba"
         )
-        if scores.mean() < best[1]:
+        left_out = chances[np.arange(len(labels)), labels]
+        if left_out.mean() < best[1].mean():
             break
-        best = strength, float(scores.mean())
+        best = strength, left_out
     return best
+
+
+def _clearly_positive(values: NDArray[np.float64]) -> bool:
+    """Whether the mean of ``[n]`` values is more than its standard error above zero."""
+    return bool(values.mean() > values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _regression(strength: float) -> "LogisticRegression":
