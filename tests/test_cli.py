@@ -35,9 +35,13 @@ def test_help_has_an_example(command, capsys):
 
 
 def test_card_prints_the_card(tmp_path, capsys):
-    (tmp_path / "card.md").write_text("# Mien\n")
-    main(["card", "--package", str(tmp_path)])
-    assert "# Mien" in capsys.readouterr().out
+    package = tmp_path / "models/package"
+    package.mkdir(parents=True)
+    (package / "metadata.json").write_text("{}")
+    (package / "card.md").write_text("# Mien\n")
+    for folder in (package, tmp_path):  # that of the package, of the workspace
+        main(["card", "--package", str(folder)])
+        assert "# Mien" in capsys.readouterr().out
 
 
 def test_card_of_a_model_that_ships(capsys):
@@ -46,8 +50,9 @@ def test_card_of_a_model_that_ships(capsys):
 
 
 def test_card_of_nothing(tmp_path):
-    ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
-    ends_with(["card", "--package", "nowhere"], "mien card: error: nowhere: neither a package")
+    for name in (str(tmp_path), "nowhere"):
+        ends_with(["card", "--package", name], f"mien card: error: {name}: neither a package")
+    (tmp_path / "metadata.json").write_text("{}")
     ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
 
 

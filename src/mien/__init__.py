@@ -23,8 +23,8 @@ def load(name_or_path: "str | Path") -> "Classifier":
     ``mien.load("small").classify(faces)`` takes ``[n, S, S]`` grey faces, uint8.
 
     Args:
-        name_or_path: a size that Mien ships (``nano``, ``small``, ``base``), a package folder, or
-            a tag of the BentoML model store (``mien:…``).
+        name_or_path: a size that Mien ships (``nano``, ``small``, ``base``), a package folder,
+            the workspace of a run, or a tag of the BentoML model store (``mien:…``).
 
     Raises:
         MienError: there is no such model (the message says which there are), or it is broken.

@@ -39,9 +39,9 @@ examples:
 """
 _CARD_EXAMPLE = """\
 example:
-  mien card --package runs/mine/models/package
+  mien card --package runs/mine
 """
-_MODEL = "a package folder, a size that ships or a tag mien:…"
+_MODEL = "a package folder, a workspace that holds one, a size that ships or a tag mien:…"
 
 _PREDICT_EXAMPLES = """\
 examples:

@@ -79,6 +79,27 @@ def test_a_full_file_is_closed_and_no_row_is_lost(tmp_path, monkeypatch):
     assert rows == list(range(20))
 
 
+def test_what_cannot_be_removed_keeps_neither_the_others_nor_the_row(tmp_path, monkeypatch, caplog):
+    old = [put(tmp_path / f"predictions/data/data.1.log.{name}", 10, 100) for name in "abc"]
+    real = Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.suffix == ".a":
+            raise PermissionError(1, "Operation not permitted")
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    path = put(tmp_path / "predictions/data/data.1.log", 5, 0)
+    path.write_text("before\n")
+    os.utime(path, (time.time() - 86400,) * 2)
+    handler = KeptFileHandler(str(path))
+    handler.emit(logging.makeLogRecord({"msg": "after", "created": time.time()}))
+    handler.close()
+    assert path.read_text() == "after\n"
+    assert [each.exists() for each in old] == [True, False, False]
+    assert "can't be removed" in caplog.text
+
+
 def test_a_file_of_another_day_is_closed(tmp_path):
     path = put(tmp_path / "predictions/data/data.1.log", 5, 0)
     handler = KeptFileHandler(str(path))

@@ -40,6 +40,7 @@ def test_the_order(package, tmp_path, monkeypatch):
     monkeypatch.setenv("MIEN_MODEL", str(package))
     assert find_package(tmp_path) == package
     assert find_package(tmp_path, str(made)) == made
+    assert find_package(tmp_path, str(tmp_path)) == made  # of a workspace, whatever its champion is
     monkeypatch.setenv("MIEN_MODEL", tag)
     assert find_package(tmp_path) == stored
 
@@ -74,6 +75,11 @@ def test_an_empty_name_is_no_model(package, tmp_path, monkeypatch):
 def test_unknown_models(tmp_path, name):
     with pytest.raises(MienError, match=name):
         find_package(tmp_path, name)
+
+
+def test_a_folder_without_a_package_is_told(tmp_path):
+    with pytest.raises(MienError, match=f"{tmp_path}: neither a package folder or a workspace"):
+        find_package(tmp_path, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "metadata.json", "reference.parquet", "card.json"])

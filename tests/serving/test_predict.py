@@ -180,7 +180,7 @@ def test_a_film_is_refused_unread(package, faces, capsys):
         (["fold*"], "fold*: no such file or folder, and no file matches it"),
         (["a.png", "--model", ""], "the model's name is empty"),
         (["a.png", "--url", ""], "the service's URL is empty"),
-        (["a.png", "--model", "nowhere"], "nowhere: neither a package folder, nor a tag"),
+        (["a.png", "--model", "nowhere"], "nowhere: neither a package folder or a workspace"),
         (["a.png", "--url", "http://127.0.0.1:9"], "no answer"),
         (["a.png", "--url", "http://127.0.0.1:abc"], "http://127.0.0.1:abc: not a URL"),
         (["a.png", "--url", "http://[::1"], "http://[::1: not a URL"),

@@ -489,7 +489,7 @@ def test_a_folder_that_may_not_be_written_ends_the_start(package, tmp_path):
 
 def test_a_model_that_is_not_there_ends_the_start(tmp_path):
     line = refused_start(tmp_path, MIEN_MODEL="nowhere")
-    assert "nowhere: neither a package folder, nor a tag" in line
+    assert "nowhere: neither a package folder or a workspace" in line
     assert "here: base, nano, small" in line
     assert not list(Path(tmp_path).iterdir())
 

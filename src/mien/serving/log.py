@@ -68,19 +68,24 @@ def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
     """Remove files older than ``days``, then the oldest until all fit ``megabytes``.
 
     Files that are being written to (``*.log``) go for their age only, when nothing has been written
-    to them for so long.
+    to them for so long. What can't be removed is told of and stays: it must keep neither the others
+    nor the row that is to be written next.
     """
     files = []
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another worker sweeps, too
+        with contextlib.suppress(OSError):  # another worker sweeps, too; or it is not ours to see
             if path.is_file():
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in files)
     for changed, size, path in sorted(files):
         too_much = total > megabytes * 2**20 and path.suffix != ".log"
         if changed < now - days * 86400 or too_much:
-            path.unlink(missing_ok=True)
-            total -= size
+            try:
+                path.unlink(missing_ok=True)
+            except OSError:
+                logging.getLogger("bentoml").exception("what is too old can't be removed")
+            else:
+                total -= size
 
 
 class KeptFileHandler(logging.handlers.BaseRotatingHandler):
@@ -178,7 +183,7 @@ class PredictionLog:
         while not ended:
             if time.monotonic() - swept > _SWEEP_SECONDS:
                 swept = time.monotonic()
-                self._sweep()
+                sweep(self.folder / NAME, self.days, self.megabytes, time.time())
             try:
                 batch = [self._waiting.get(timeout=_SWEEP_SECONDS)]
             except queue.Empty:
@@ -196,12 +201,6 @@ class PredictionLog:
                 contextvars.Context().run(self._export, answered)
             except Exception:  # a full disk, say: faces are answered all the same
                 logging.getLogger("bentoml").exception("rows of the prediction log are lost")
-
-    def _sweep(self) -> None:
-        try:
-            sweep(self.folder / NAME, self.days, self.megabytes, time.time())
-        except OSError:
-            logging.getLogger("bentoml").exception("what is too old can't be removed")
 
     def _export(self, batch: list[Answered]) -> None:
         import bentoml

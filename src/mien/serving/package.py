@@ -84,7 +84,8 @@ def find_package(workspace: Path, wanted: str | None = None) -> Path:
 
 
 def named_package(name: str) -> Path:
-    """The folder of a size that Mien ships, of a package folder, or of a tag ``mien:…``.
+    """The folder of a size that Mien ships, a package folder, that of a workspace, or of a tag
+    ``mien:…``.
 
     Raises:
         MienError: it is none of these.
@@ -94,14 +95,15 @@ def named_package(name: str) -> Path:
     shipped = shipped_packages()
     if name in shipped:
         return shipped[name]
-    if (folder := Path(name)).is_dir():
-        return folder
+    for folder in (Path(name), Path(name) / PACKAGE):
+        if (folder / METADATA).is_file():
+            return folder
     if ":" in name:
         return find_model(name)
     sizes = ", ".join(shipped) if shipped else "none"
     raise MienError(
-        f"{name}: neither a package folder, nor a tag of the model store (mien:…), nor a model "
-        f"that Mien ships (here: {sizes})"
+        f"{name}: neither a package folder or a workspace with {PACKAGE}, nor a tag of the model "
+        f"store (mien:…), nor a model that Mien ships (here: {sizes})"
     )
 
 
