@@ -17,7 +17,7 @@ import numpy as np
 from mien.data.synthetic import render, synthetic_table
 from mien.data.synthetic.table import EVERYDAY
 from mien.evaluation.degradations import blur, darken, zoom
-from mien.params import SyntheticSource
+from mien.params.faces import SyntheticSource
 from mien.serving.client import Client
 
 _BATCH = 64

@@ -14,7 +14,7 @@ from mien.data.duplicates import near_duplicates, settle_copies
 from mien.data.sources import list_source
 from mien.data.sources.fer2013 import SIDE
 from mien.data.sources.reading import read_faces
-from mien.params import Fer2013Source
+from mien.params.faces import Fer2013Source
 from mien.workspace import default_params
 
 

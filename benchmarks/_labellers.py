@@ -16,7 +16,7 @@ from mien.learning.embedding import embed_with_mirror
 from mien.learning.joint import JointData
 from mien.learning.training import class_log_prior
 from mien.model.accnn import FaceNetwork
-from mien.params import ClusterSettings
+from mien.params.learning import ClusterSettings
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mien.model.accnn import ACCNN
 from mien.model.cost import count_cost
 from mien.model.export import Deployable, export_onnx
 from mien.model.runtime import measure_latency, open_session
-from mien.params import ModelSettings, Params, load_params
+from mien.params import Params, load_params
+from mien.params.learning import ModelSettings
 
 ROUNDS = 15
 ROOT = Path(__file__).resolve().parents[1]

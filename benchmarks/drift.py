@@ -28,7 +28,9 @@ from mien.evaluation.degradations import DEGRADATIONS
 from mien.monitoring.log import Window
 from mien.monitoring.reference import Reference, read_reference
 from mien.monitoring.verdict import judge
-from mien.params import MonitoringSettings, SyntheticSource, load_params
+from mien.params import load_params
+from mien.params.faces import SyntheticSource
+from mien.params.service import MonitoringSettings
 
 SIZES = (100, 300, 1000)
 UNDRIFTED, PAIRS = 200, 10

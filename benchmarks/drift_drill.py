@@ -146,8 +146,8 @@ def serve_flows(root: Path) -> None:
 
 def prepare_workspace(root: Path, settings: dict[str, Any]) -> None:
     """A workspace of the drill's own, as `mien run` makes one."""
-    from mien.params import merge
     from mien.workspace import default_params, make_workspace
+    from mien.yaml_files import merge
 
     make_workspace(root, merge(default_params(), settings))
 

@@ -72,9 +72,11 @@ from mien.learning.joint import JointData, JointTask
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.weights import load_weights
-from mien.params import ClusterSettings, Params, load_params, merge, read_yaml
+from mien.params import Params, load_params
+from mien.params.learning import ClusterSettings
 from mien.pipeline import open_pipeline
 from mien.workspace import complete_params, make_workspace
+from mien.yaml_files import merge, read_yaml
 
 ROOT = FOLDER.parents[1]
 RUNS = ROOT / "runs" / "benchmarks"

@@ -45,8 +45,9 @@ from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
 from mien.model.export import Deployable, export_onnx
 from mien.model.runtime import measure_latency, open_session
-from mien.params import Params, parse_params, read_yaml
+from mien.params import Params, parse_params
 from mien.workspace import complete_params
+from mien.yaml_files import read_yaml
 
 ROUNDS = 15
 ROOT = FOLDER.parents[1]

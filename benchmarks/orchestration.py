@@ -33,8 +33,8 @@ import psutil
 from _results import FOLDER, machine, write_result
 
 from mien.files import read_json
-from mien.params import merge, read_yaml
 from mien.workspace import default_params, make_workspace
+from mien.yaml_files import merge, read_yaml
 
 ROOT = FOLDER.parents[1]
 PORT = 4390

@@ -50,8 +50,9 @@ from mien.learning.pseudo_labels import POSTERIOR
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_weights
-from mien.params import Params, load_params, read_yaml
+from mien.params import Params, load_params
 from mien.pipeline import flatten
+from mien.yaml_files import read_yaml
 
 ROOT = FOLDER.parents[1]
 OVERLAYS = {

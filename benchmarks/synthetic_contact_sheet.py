@@ -19,7 +19,7 @@ from PIL import Image
 from mien.data.synthetic import difficulty, render, synthetic_table
 from mien.data.synthetic.expressions import EXPRESSIONS
 from mien.files import replacing_file
-from mien.params import SyntheticSource
+from mien.params.faces import SyntheticSource
 
 TARGET = Path(__file__).parents[1] / "docs" / "images" / "synthetic-faces.png"
 COLUMNS = ("neutral", "happy", "surprise", "fear", "sad", "angry", "disgust")

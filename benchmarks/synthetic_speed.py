@@ -11,7 +11,7 @@ from _results import machine, write_result
 
 from mien.data.synthetic import render, synthetic_table
 from mien.data.synthetic.expressions import EXPRESSIONS
-from mien.params import SyntheticSource
+from mien.params.faces import SyntheticSource
 
 FACES, SIZE, PROCESSES, CHUNK, RUNS = 10_000, 48, 2, 256, 3
 

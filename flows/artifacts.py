@@ -18,9 +18,9 @@ from prefect.artifacts import (
 )
 
 from mien.files import read_json
-from mien.params import read_yaml
 from mien.pipeline import Pipeline, flatten
 from mien.workspace import all_drawn
+from mien.yaml_files import read_yaml
 
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 _WIDEST = 1600

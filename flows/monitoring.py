@@ -31,7 +31,8 @@ from mien.monitoring.log import Window, read_window
 from mien.monitoring.reference import Reference, read_reference
 from mien.monitoring.state import FOLDER, State, alone, read_state, write_state
 from mien.monitoring.verdict import Verdict, judge
-from mien.params import MonitoringSettings, load_params
+from mien.params import load_params
+from mien.params.service import MonitoringSettings
 from mien.serving.package import find_package
 
 EVENT = "mien.drift.detected"

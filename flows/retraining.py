@@ -25,11 +25,13 @@ from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.monitoring.kept import renew_reference
 from mien.monitoring.renewal import gather
-from mien.params import MonitoringSettings, PromotionSettings, load_params, merge, read_yaml
+from mien.params import load_params
+from mien.params.service import MonitoringSettings, PromotionSettings
 from mien.promotion.commands import AlreadyChampion, carry_out, decide
 from mien.promotion.releases import Record
 from mien.serving.package import named_package
 from mien.workspace import make_workspace
+from mien.yaml_files import merge, read_yaml
 
 _HISTORY = 100
 

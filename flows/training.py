@@ -25,7 +25,6 @@ from pydantic import Field
 from flows.artifacts import address, has_measured, publish, shows_no_people
 from flows.lifetime import end_with_worker, run_by_hand
 from mien.errors import MienError
-from mien.params import merge
 from mien.pipeline import (
     Changes,
     DvcFailed,
@@ -37,6 +36,7 @@ from mien.pipeline import (
 )
 from mien.results import REPORT, champion, comparison, previous_run, remember, summary, this_run
 from mien.workspace import assignment, override
+from mien.yaml_files import merge
 
 RETRY_DELAYS = [10.0, 60.0]
 """Seconds before the second and the third try of what may pass by itself."""

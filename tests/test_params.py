@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mien.errors import MienError
-from mien.params import ModelSettings, Params, load_params, merge, parse_params, read_yaml
+from mien.params import Params, load_params, parse_params
+from mien.params.learning import ModelSettings
 from mien.workspace import complete_params
+from mien.yaml_files import merge, read_yaml
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mien.errors import MienError
-from mien.pipeline import Changes, StageFailed, environment, locked, open_pipeline
+from mien.lock import locked
+from mien.pipeline import Changes, StageFailed, environment, open_pipeline
 
 
 def bring_up_to_date(root: Path) -> list[str]:

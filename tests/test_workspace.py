@@ -12,8 +12,9 @@ from ruamel.yaml import YAML
 import mien
 from mien.errors import MienError
 from mien.files import write_text
-from mien.params import load_params, merge
-from mien.pipeline import Pipeline, locked, open_pipeline
+from mien.lock import locked
+from mien.params import load_params
+from mien.pipeline import Pipeline, open_pipeline
 from mien.workspace import (
     _MARK,
     assignment,
@@ -24,6 +25,7 @@ from mien.workspace import (
     override,
     workspace_params,
 )
+from mien.yaml_files import merge
 
 
 @pytest.fixture

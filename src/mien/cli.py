@@ -190,7 +190,6 @@ def _run(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """The project's settings (or an earlier run's, where no faces are named), with the changes."""
-    from mien.params import merge, read_yaml
     from mien.workspace import (
         all_drawn,
         assignment,
@@ -200,6 +199,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         relative_sources,
         workspace_params,
     )
+    from mien.yaml_files import merge, read_yaml
 
     given = [(f"--params {path}", read_yaml(path)) for path in options.params]
     if options.data:

@@ -17,8 +17,9 @@ import yaml
 import mien
 from mien.errors import MienError
 from mien.files import is_clutter, replacing_file, write_text
-from mien.params import Params, merge, parse_params, read_yaml
-from mien.pipeline import locked
+from mien.lock import locked
+from mien.params import Params, parse_params
+from mien.yaml_files import merge, read_yaml
 
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
@@ -147,7 +148,7 @@ def override(root: Path, overrides: Mapping[str, Any]) -> None:
     """Change settings in the ``params.yaml`` of ``root``; its comments stay.
 
     The change lasts, as that of `dvc exp run --set-param` does: the settings of a workspace are
-    those that its results came from. The caller holds the workspace (`mien.pipeline.locked`).
+    those that its results came from. The caller holds the workspace (`mien.lock.locked`).
 
     Args:
         root: a workspace.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.data.augmentation import Augmentation, add_noise, blur, erase, move, relight
-from mien.params import AugmentationSettings
+from mien.params.learning import AugmentationSettings
 
 NONE = AugmentationSettings(rotate=0, scale=0, shift=0, light=0, blur=0, noise=0, erase=0, strong=1)
 SOME = AugmentationSettings(

@@ -19,16 +19,15 @@ from mien.data.sources import SOURCES, list_source
 from mien.data.sources.listing import Listing
 from mien.data.sources.reading import read_faces
 from mien.errors import MienError
-from mien.params import (
-    OTHER,
+from mien.params import OTHER, parse_params
+from mien.params.faces import (
     CsvSource,
     Fer2013Source,
     ImageFolderSource,
     LfwSource,
     SyntheticSource,
-    parse_params,
-    read_yaml,
 )
+from mien.yaml_files import read_yaml
 
 EXPRESSIONS = ["happy", "sad", "neutral"]
 SIZE = 24

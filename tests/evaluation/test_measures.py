@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mien.evaluation.measures import Predictions, measure_test_set
-from mien.params import EvaluateSettings
+from mien.params.service import EvaluateSettings
 
 EXPRESSIONS = ["happy", "sad", "neutral"]
 SETTINGS = EvaluateSettings(bootstrap=50, calibration_bins=15, coverages=[0.5, 1.0], mistakes=3)

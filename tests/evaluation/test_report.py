@@ -12,7 +12,7 @@ from mien.evaluation.plots import draw_confusions
 from mien.evaluation.rendering import percent, points
 from mien.evaluation.report import write_report
 from mien.evaluation.tables import TestSet, find_mistakes
-from mien.params import EvaluateSettings
+from mien.params.service import EvaluateSettings
 
 EXPRESSIONS = ["happy", "sad", "<b>odd</b>"]
 SETTINGS = EvaluateSettings(bootstrap=50, calibration_bins=15, coverages=[0.5, 1.0], mistakes=2)

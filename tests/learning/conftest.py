@@ -3,7 +3,7 @@
 import numpy as np
 
 from mien.data.dataset import LabelledRows
-from mien.params import AugmentationSettings, ComputeSettings, ModelSettings
+from mien.params.learning import AugmentationSettings, ComputeSettings, ModelSettings
 
 MODEL = ModelSettings(
     convolution="affinity", stem=4, widths=[8, 16], blocks=[1, 1], kernel=1, ratio=2,

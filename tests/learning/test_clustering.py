@@ -20,7 +20,7 @@ from mien.learning.clustering import (
     update,
     wilson_lower_bound,
 )
-from mien.params import ClusterSettings
+from mien.params.learning import ClusterSettings
 
 SETTINGS = ClusterSettings(
     epochs=1, steps_per_epoch=1, batch_size=1, learning_rate=0.1, weight_decay=0, ema_decay=0,

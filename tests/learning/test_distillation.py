@@ -21,7 +21,7 @@ from mien.learning.embedding import embed_faces
 from mien.learning.training import SupervisedTask, fit, make_fabric
 from mien.model.accnn import ACCNN
 from mien.model.weights import Trained
-from mien.params import TrainingSettings
+from mien.params.learning import TrainingSettings
 from tests.killing import Killed
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 

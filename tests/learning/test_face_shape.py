@@ -27,7 +27,7 @@ from mien.learning.face_shape import (
 )
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
-from mien.params import LandmarkSettings
+from mien.params.learning import LandmarkSettings
 from tests.killing import Killed, kill, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, Unreadable
 

@@ -11,7 +11,7 @@ from mien.data.dataset import LabelledRows
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.training import Fitted, Task, fit, generator, make_fabric, one_cycle
 from mien.model.accnn import FaceNetwork
-from mien.params import ScheduleSettings
+from mien.params.learning import ScheduleSettings
 from tests.learning.conftest import COMPUTE
 
 SEED, EPOCHS, STEPS = 3, 2, 4

@@ -21,7 +21,7 @@ from mien.learning.joint import (
 )
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
-from mien.params import ClusterSettings
+from mien.params.learning import ClusterSettings
 from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from mien.learning.pseudo_labels import POSTERIOR, accept, audit
-from mien.params import OTHER, RelabelSettings
+from mien.params import OTHER
+from mien.params.learning import RelabelSettings
 
 NAMES = ["happy", "sad"]
 OPEN = RelabelSettings(

@@ -20,7 +20,7 @@ from mien.learning.recognition import (
     say,
 )
 from mien.learning.training import Fitted, class_log_prior, make_fabric
-from mien.params import RecognitionSettings
+from mien.params.learning import RecognitionSettings
 from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE
 

@@ -10,7 +10,7 @@ from mien.learning.checkpoint import Checkpoint
 from mien.learning.self_supervised import SelfSupervisedTask, effective_rank, vicreg
 from mien.learning.training import fit, make_fabric
 from mien.model.accnn import ACCNN
-from mien.params import SelfSupervisedSettings
+from mien.params.learning import SelfSupervisedSettings
 from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, Unreadable, stripes
 

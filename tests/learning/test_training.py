@@ -20,7 +20,7 @@ from mien.learning.training import (
     shuffled,
 )
 from mien.model.accnn import ACCNN
-from mien.params import TrainingSettings
+from mien.params.learning import TrainingSettings
 from tests.killing import Killed, killing
 from tests.learning.conftest import COMPUTE, GENTLE, MODEL, stripes
 

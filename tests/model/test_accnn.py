@@ -9,8 +9,10 @@ from mien.errors import MienError
 from mien.model.accnn import ACCNN, Standardise
 from mien.model.cost import count_cost
 from mien.model.weights import load_networks, load_weights, save_networks, save_weights
-from mien.params import ModelSettings, merge, parse_params, read_yaml
+from mien.params import parse_params
+from mien.params.learning import ModelSettings
 from mien.workspace import complete_params
+from mien.yaml_files import merge, read_yaml
 
 SETTINGS = ModelSettings(
     convolution="affinity",

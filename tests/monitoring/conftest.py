@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mien.monitoring.reference import Reference, read_reference
-from mien.params import MonitoringSettings, load_params
+from mien.params import load_params
+from mien.params.service import MonitoringSettings
 from tests.monitoring.rows import Log, make_package
 
 

@@ -9,7 +9,8 @@ import yaml
 
 from mien.data.manifest import measure, write_manifest
 from mien.files import hash_file
-from mien.params import PromotionSettings, load_params
+from mien.params import load_params
+from mien.params.service import PromotionSettings
 from mien.promotion.gate import HeldOut
 from tests.promotion.linear import EXPRESSIONS, PER_EXPRESSION, SIDE, make_package, pattern
 

@@ -25,7 +25,7 @@ from mien.files import write_json, write_text
 from mien.model.accnn import ACCNN
 from mien.model.export import Deployable, export_onnx
 from mien.model.weights import save_weights
-from mien.params import ModelSettings
+from mien.params.learning import ModelSettings
 
 EXPRESSIONS = ("happy", "sad", "neutral")
 SIZE = 48

@@ -12,8 +12,9 @@ from mien.data.manifest import hash_faces, measure, read_manifest, write_manifes
 from mien.files import write_json, write_text
 from mien.model.accnn import ACCNN
 from mien.model.weights import load_weights, save_weights
-from mien.params import Params, merge, parse_params, read_yaml
+from mien.params import Params, parse_params
 from mien.stages import evaluate
+from mien.yaml_files import merge, read_yaml
 
 SMALL = {
     "model": {"stem": 4, "widths": [8, 8], "blocks": [1, 1]},

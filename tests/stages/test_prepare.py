@@ -13,7 +13,8 @@ from PIL import Image
 from mien.data.manifest import read_manifest, read_quarantine
 from mien.data.sources.reading import read_faces
 from mien.errors import MienError
-from mien.params import Params, PrepareSettings, load_params
+from mien.params import Params, load_params
+from mien.params.faces import PrepareSettings
 from mien.stages.prepare import main
 
 EXPRESSIONS = ["happy", "sad"]

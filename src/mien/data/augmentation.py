@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mien.params import AugmentationSettings
+from mien.params.learning import AugmentationSettings
 
 
 class Augmentation:

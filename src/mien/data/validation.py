@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from mien.data.duplicates import near_duplicates
 from mien.data.manifest import COLUMNS, people
-from mien.params import OTHER, ValidateSettings
+from mien.params import OTHER
+from mien.params.faces import ValidateSettings
 
 if TYPE_CHECKING:
     from great_expectations.data_context import EphemeralDataContext

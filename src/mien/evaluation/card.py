@@ -10,7 +10,8 @@ from mien.errors import MienError
 from mien.evaluation.calibration import Calibration
 from mien.evaluation.measures import Json
 from mien.evaluation.rendering import templates
-from mien.params import ModelSettings, Params
+from mien.params import Params
+from mien.params.learning import ModelSettings
 
 INTENDED_USE = [
     "Research on learning facial expressions from few labels.",

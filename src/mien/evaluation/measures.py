@@ -30,7 +30,7 @@ from mien.evaluation.metrics import (
     score_overall,
     trace_selective,
 )
-from mien.params import EvaluateSettings
+from mien.params.service import EvaluateSettings
 
 Json = dict[str, Any]
 

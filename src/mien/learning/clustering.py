@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mien.params import ClusterSettings
+from mien.params.learning import ClusterSettings
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]

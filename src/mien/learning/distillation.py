@@ -17,7 +17,7 @@ from mien.learning.training import SupervisedTask, channels_last, generator
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import balanced_cross_entropy
 from mien.model.weights import Trained
-from mien.params import TrainingSettings
+from mien.params.learning import TrainingSettings
 
 Adviser = Callable[[Rows, Tensor, Tensor], Tensor]
 """What others say of a step's faces, ``[B, C]``, rows sum to 1; given the faces' places among the

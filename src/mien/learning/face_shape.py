@@ -24,7 +24,7 @@ from mien.learning.embedding import embed_faces
 from mien.learning.face_mesh import FaceMesh, Points
 from mien.learning.training import StartTask
 from mien.model.accnn import ACCNN, FaceNetwork
-from mien.params import LandmarkSettings
+from mien.params.learning import LandmarkSettings
 from mien.progress import progress
 
 Array = NDArray[np.float32]

@@ -32,7 +32,7 @@ from mien.model.losses import (
     sharpen,
     weighted_cross_entropy,
 )
-from mien.params import ClusterSettings, JointSettings
+from mien.params.learning import ClusterSettings, JointSettings
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mien.data.dataset import indices
-from mien.params import OTHER, RelabelSettings
+from mien.params import OTHER
+from mien.params.learning import RelabelSettings
 
 POSTERIOR = "posterior_"
 """Prefix of the columns that hold each expression's posterior in the assignment table."""

@@ -38,7 +38,7 @@ from mien.learning.training import (
 from mien.learning.transfer import best_strength, fit_head, of_each
 from mien.model.accnn import FaceNetwork
 from mien.model.weights import read_tensors, whole, write_tensors
-from mien.params import RecognitionSettings
+from mien.params.learning import RecognitionSettings
 from mien.progress import progress
 
 WEIGHTS = Path(__file__).with_name("recognition.safetensors")

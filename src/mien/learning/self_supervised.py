@@ -18,7 +18,7 @@ from mien.data.dataset import Faces, LabelledRows, Rows, evenly
 from mien.learning.embedding import embed_faces
 from mien.learning.training import StartTask
 from mien.model.accnn import ACCNN, FaceNetwork
-from mien.params import SelfSupervisedSettings
+from mien.params.learning import SelfSupervisedSettings
 
 
 class Terms(NamedTuple):

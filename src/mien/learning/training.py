@@ -27,7 +27,7 @@ from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import balanced_cross_entropy
-from mien.params import ComputeSettings, ScheduleSettings, StartSettings, TrainingSettings
+from mien.params.learning import ComputeSettings, ScheduleSettings, StartSettings, TrainingSettings
 
 History = list[dict[str, float]]
 Net = TypeVar("Net", bound=FaceNetwork)

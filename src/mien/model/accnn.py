@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mien.model.affinity import AffinityConv, Branches, conv_bn
-from mien.params import ModelSettings
+from mien.params.learning import ModelSettings
 
 
 class FaceNetwork(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor
 from mien.errors import MienError
 from mien.files import replacing_file
 from mien.model.accnn import ACCNN
-from mien.params import ModelSettings
+from mien.params.learning import ModelSettings
 
 _SHIPPED = Path(__file__).parents[1] / "shipped"
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mien.monitoring.log import Window
 from mien.monitoring.reference import IMAGE, Reference
-from mien.params import MonitoringSettings
+from mien.params.service import MonitoringSettings
 
 _CLASSIFIER_FACES = 2000
 """At most so many faces of each side train the domain classifier."""

@@ -7,7 +7,7 @@ from typing import Literal
 from mien.monitoring.log import ANOTHER_MODEL, Window
 from mien.monitoring.reference import Reference
 from mien.monitoring.statistics import Finding, compare
-from mien.params import MonitoringSettings
+from mien.params.service import MonitoringSettings
 
 Status = Literal["no log", "too few", "ok", "watch", "drift"]
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from mien import packaging
 from mien.errors import MienError
-from mien.params import load_params, parse_params, read_yaml
+from mien.params import load_params, parse_params
 from mien.promotion import releases
 from mien.promotion.gate import judge, read_test_sets
+from mien.yaml_files import read_yaml
 
 
 class AlreadyChampion(MienError):

@@ -28,7 +28,7 @@ from mien.evaluation.metrics import (
 )
 from mien.files import read_json
 from mien.model.runtime import measure_latency, open_session
-from mien.params import PromotionSettings
+from mien.params.service import PromotionSettings
 
 _BINS = 15
 _DRAWS = 1000

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mien import packaging
 from mien.errors import MienError
 from mien.files import hash_file, read_json, write_json
-from mien.params import merge, read_yaml
+from mien.yaml_files import merge, read_yaml
 
 if TYPE_CHECKING:
     from mien.promotion.gate import Judgement

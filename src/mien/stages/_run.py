@@ -10,7 +10,8 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.files import full_disk
-from mien.params import Params, load_params, read_yaml
+from mien.params import Params, load_params
+from mien.yaml_files import read_yaml
 
 _SETTINGS = Path("params.yaml")
 

@@ -18,7 +18,8 @@ from mien.data.sources.listing import Listing
 from mien.data.sources.reading import read_faces
 from mien.errors import MienError
 from mien.files import replacing_file, replacing_folder, write_json
-from mien.params import Params, PrepareSettings
+from mien.params import Params
+from mien.params.faces import PrepareSettings
 from mien.stages._run import run_stage
 
 _COPY_CHUNK = 4096

@@ -56,7 +56,8 @@ from mien.learning.transfer import begin_with, mean_with_first
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.cost import count_cost
 from mien.model.weights import load_weights, save_networks, save_weights, shipped_weights
-from mien.params import NetworkKind, Params, PretrainSettings
+from mien.params import Params
+from mien.params.learning import NetworkKind, PretrainSettings
 from mien.stages._run import run_stage
 
 

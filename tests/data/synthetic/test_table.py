@@ -7,7 +7,8 @@ from mien.data.synthetic import synthetic_table
 from mien.data.synthetic.expressions import EXPRESSIONS
 from mien.data.synthetic.table import OTHER_SHARE
 from mien.errors import MienError
-from mien.params import OTHER, SyntheticSource
+from mien.params import OTHER
+from mien.params.faces import SyntheticSource
 
 
 def source(

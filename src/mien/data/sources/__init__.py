@@ -1,4 +1,4 @@
-"""Where faces come from. Adding a kind is one function here and its settings in `mien.params`."""
+"""Where faces come from. A new kind is one function here and settings in `mien.params.faces`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from mien.data.sources.image_folder import list_image_folder
 from mien.data.sources.lfw import list_lfw
 from mien.data.sources.listing import Listing
 from mien.data.sources.synthetic import list_synthetic
-from mien.params import AnySource
+from mien.params.faces import AnySource
 
 SOURCES: dict[str, Callable[[Any, Path, Sequence[str]], Listing]] = {
     "synthetic": list_synthetic,

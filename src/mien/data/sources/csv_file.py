@@ -16,7 +16,7 @@ from mien.data.sources.listing import (
 )
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
-from mien.params import CsvSource
+from mien.params.faces import CsvSource
 
 COLUMNS = ("path", "label", "identity", "split")
 SPLITS = ("train", "validation", "test")

@@ -13,7 +13,7 @@ from mien.data.faces import PictureError, resize
 from mien.data.sources.listing import Face, Listing, hide_labels, set_aside
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
-from mien.params import Fer2013Source
+from mien.params.faces import Fer2013Source
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """What the numbers in the CSV's column ``emotion`` mean."""

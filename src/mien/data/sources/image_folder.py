@@ -8,7 +8,7 @@ import pandas as pd
 from mien.data.sources.listing import Listing, give_roles, leave_out, map_labels
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
-from mien.params import ImageFolderSource
+from mien.params.faces import ImageFolderSource
 
 
 def list_image_folder(

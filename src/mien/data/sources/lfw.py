@@ -8,7 +8,7 @@ import pandas as pd
 from mien.data.sources.listing import Listing
 from mien.data.sources.pictures import PictureFiles, PictureReader
 from mien.errors import MienError
-from mien.params import LfwSource
+from mien.params.faces import LfwSource
 
 
 def list_lfw(settings: LfwSource, data: Path, expressions: Sequence[str]) -> Listing:

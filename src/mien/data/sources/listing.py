@@ -10,7 +10,9 @@ import pandas as pd
 from mien.data.faces import Grey, PictureError
 from mien.data.sources.draws import draw_labels, draw_splits
 from mien.errors import MienError
-from mien.params import OTHER, PictureSource, composed
+from mien.params import OTHER
+from mien.params.faces import PictureSource
+from mien.params.section import composed
 
 LISTED = ("path", "role", "split", "label", "true_label", "identity")
 """The manifest's columns that are known before a picture is read."""

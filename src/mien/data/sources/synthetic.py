@@ -8,7 +8,7 @@ import pandas as pd
 
 from mien.data.sources.listing import Face, Listing
 from mien.data.synthetic import render, synthetic_table
-from mien.params import SyntheticSource
+from mien.params.faces import SyntheticSource
 
 
 @dataclass(frozen=True)

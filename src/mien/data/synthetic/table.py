@@ -7,7 +7,8 @@ import pandas as pd
 
 from mien.data.synthetic.expressions import EXPRESSIONS
 from mien.errors import MienError
-from mien.params import OTHER, SyntheticSource
+from mien.params import OTHER
+from mien.params.faces import SyntheticSource
 
 EVERYDAY = {
     "neutral": 0.33,
