@@ -78,25 +78,27 @@ class House:
         self.host, self.port, self.workspace = host, port, workspace
         self.address = f"http://{host}:{port}"
         self.reports = f"http://{LOOPBACK}:{port + 1}"
-        self.environment = {
-            **environment(),
-            "PREFECT_API_URL": f"{self.address}/api",
+        usual = {
             # To where the page came from: a browser elsewhere knows no 0.0.0.0, nor does a proxy.
-            "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL") or "/api",
+            "PREFECT_UI_API_URL": "/api",
             # Prefect's default is every page's: one that somebody here looks at could read what its
             # database holds, and have the worker run a deployment with commands of its own.
-            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": (
-                os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS") or self.address
-            ),
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,
+            # It could still send what needs no answer, such as drift that starts a retraining.
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
             # On disk: a server that restarts must know which runs hold a place of their deployment;
             # Prefect ends those that it has forgotten.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
-                os.environ.get("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE")
-                or "prefect.server.concurrency.lease_storage.filesystem"
+                "prefect.server.concurrency.lease_storage.filesystem"
             ),
             # Seconds for which a run that was asked for may wait for the worker's next look.
-            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
-            "MIEN_REPORTS_URL": os.environ.get("MIEN_REPORTS_URL") or self.reports,
+            "PREFECT_WORKER_QUERY_SECONDS": "5",
+            "MIEN_REPORTS_URL": self.reports,
+        }
+        self.environment = {
+            **environment(),
+            **{name: os.environ.get(name) or value for name, value in usual.items()},
+            "PREFECT_API_URL": f"{self.address}/api",
             "MIEN_REPORTS_ROOT": str(workspace),
             "PWD": str(Path.cwd()),
         }

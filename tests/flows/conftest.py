@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prefect.client.base import PrefectHttpxSyncClient
 
 from tests.patience import PATIENCE
 
@@ -36,6 +37,9 @@ class House:
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.client = PrefectHttpxSyncClient(
+            base_url=self.api, timeout=30, enable_csrf_support=True
+        )
 
     def up(self, quiet: bool = True) -> None:
         """Bring it up; ``quiet``: with schedules off, for they would work on the checkout."""
@@ -96,8 +100,7 @@ class House:
         deadline = time.monotonic() + 60 * PATIENCE
         while True:
             try:
-                response = httpx.request(method, f"{self.api}/{path}", json=body, timeout=30)
-                response.raise_for_status()
+                response = self.client.request(method, path, json=body)
                 return response.json() if response.content else None
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 refused = isinstance(error, httpx.HTTPStatusError)

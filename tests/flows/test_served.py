@@ -1,7 +1,11 @@
 """`make ui` for real: a scheduled run, executed by a worker and read back from the server."""
 
+import json
 import shutil
+from datetime import UTC, datetime
+from uuid import uuid4
 
+import httpx
 import numpy as np
 import pytest
 
@@ -28,6 +32,18 @@ def test_a_scheduled_run_is_executed_and_can_be_read_back(house, chain):
     assert again["name"] == "nothing changed"
     assert {state for _, state in house.tasks(again["id"])} == {"Cached"}
     assert chain.ran() == []
+
+
+def test_a_page_of_another_site_changes_nothing(house):
+    """It may send what has no content type, though it cannot read the answer: drift, say, that is
+    none, which would start a retraining."""
+    event = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "test.page",
+        "resource": {"prefect.resource.id": "test.page"},
+    }
+    assert httpx.post(f"{house.api}/events", content=json.dumps([event])).status_code == 403
 
 
 @pytest.mark.slow
