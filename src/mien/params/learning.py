@@ -201,8 +201,8 @@ class PretrainSettings(TrainingSettings):
     other networks where asked for."""
 
     first_weights: Literal["random", "nano", "small", "base"]
-    """Those of a network that ships, its head fitted to the labelled faces where that does better;
-    or random ones."""
+    """Those of a network that ships, its head fitted to the labelled faces unless it knows their
+    expressions as well; or random ones."""
     first_weights_share: Annotated[float, Field(ge=0, lt=1)]
     """Of those that ship in the mean with what has been learned from them; 0 keeps the latter."""
     landmarks: LandmarkSettings
