@@ -28,9 +28,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 from _results import FOLDER, machine, write_result
-from prefect.client.base import PrefectHttpxSyncClient
 
 from mien.files import read_json
 from mien.workspace import default_params, make_workspace
@@ -184,8 +184,9 @@ def execute(workspace: Path) -> dict[str, Any]:
 
 def call(method: str, path: str, **body: Any) -> Any:
     """The server's answer."""
-    with PrefectHttpxSyncClient(base_url=API, timeout=60, enable_csrf_support=True) as client:
-        return client.request(method, path, json=body or None).json()
+    response = httpx.request(method, f"{API}/{path}", json=body or None, timeout=60)
+    response.raise_for_status()
+    return response.json()
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
-from prefect.client.base import PrefectHttpxSyncClient
 from websockets.sync.client import ClientConnection, connect
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -71,10 +70,11 @@ def main() -> None:
 
 def prefect_pages(url: str) -> dict[str, tuple[str, int, str]]:
     """Address, height in pixels and tab of each picture of the UI at ``url``."""
-    client = PrefectHttpxSyncClient(base_url=f"{url}/api", timeout=30, enable_csrf_support=True)
 
     def newest(path: str, **body: Any) -> list[dict[str, Any]]:
-        return client.post(f"{path}/filter", json=body).json()
+        response = httpx.post(f"{url}/api/{path}/filter", json=body, timeout=30)
+        response.raise_for_status()
+        return response.json()
 
     runs = newest("flow_runs", sort="START_TIME_DESC", flow_runs={"tags": {"all_": ["training"]}})
     longest = max(runs, key=lambda run: run["total_run_time"])

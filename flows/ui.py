@@ -81,11 +81,8 @@ class House:
         usual = {
             # To where the page came from: a browser elsewhere knows no 0.0.0.0, nor does a proxy.
             "PREFECT_UI_API_URL": "/api",
-            # Prefect's default is every page's: one that somebody here looks at could read what its
-            # database holds, and have the worker run a deployment with commands of its own.
+            # Prefect's default is every page's; `flows.server` has the rest of this.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.address,
-            # It could still send what needs no answer, such as drift that starts a retraining.
-            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
             # On disk: a server that restarts must know which runs hold a place of their deployment;
             # Prefect ends those that it has forgotten.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
@@ -108,15 +105,15 @@ class House:
         """Start what is there to be started, in the order in which it is needed."""
         require_free(self.host, self.port, _ADVICE)
         require_free(LOOPBACK, self.port + 1, _ADVICE)
-        self._start("server", "start", "--host", self.host, "--port", str(self.port))
+        self._start("flows.server", "--host", self.host, "--port", str(self.port))
         self._wait_for_server()
         with temporary_settings({PREFECT_API_URL: self.environment["PREFECT_API_URL"]}):
             _make_pool()
             with as_people_left_it():
                 for name in apply_automations():
                     print(f"automation: {name}", flush=True)
-                self._call("--no-prompt", "deploy", "--all")
-        self._start("worker", "start", "--pool", POOL)
+                self._call("prefect", "--no-prompt", "deploy", "--all")
+        self._start("prefect", "worker", "start", "--pool", POOL)
         self._serve_reports()
         print(
             f"\nPrefect: {self.address}   reports: {self.reports}\n"
@@ -130,7 +127,10 @@ class House:
             time.sleep(_AGAIN)
             for command, process in list(self.processes.items()):
                 if (status := process.poll()) is not None:
-                    print(f"{command[0]} ended with status {status}: starting it again", flush=True)
+                    print(
+                        f"{' '.join(command)} ended with status {status}: starting it again",
+                        flush=True,
+                    )
                     self._start(*command)
 
     def down(self) -> None:
@@ -141,7 +141,7 @@ class House:
     def _start(self, *command: str) -> None:
         # A session of its own: Ctrl-C reaches this process, which knows the order.
         self.processes[command] = subprocess.Popen(
-            _prefect(*command),
+            _module(*command),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -149,7 +149,7 @@ class House:
 
     def _call(self, *arguments: str) -> None:
         done = subprocess.run(
-            _prefect(*arguments),
+            _module(*arguments),
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -158,7 +158,7 @@ class House:
             check=False,
         )
         if done.returncode:
-            raise MienError(f"`prefect {' '.join(arguments)}` failed:\n{done.stdout}")
+            raise MienError(f"`{' '.join(arguments)}` failed:\n{done.stdout}")
 
     def _wait_for_server(self) -> None:
         (process,) = self.processes.values()
@@ -219,8 +219,8 @@ def _make_pool() -> None:
         client.create_work_pool(pool)
 
 
-def _prefect(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "prefect", *arguments]
+def _module(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", *arguments]
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from prefect.client.base import PrefectHttpxSyncClient
 
 from tests.patience import PATIENCE
 
@@ -37,9 +36,6 @@ class House:
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
-        self.client = PrefectHttpxSyncClient(
-            base_url=self.api, timeout=30, enable_csrf_support=True
-        )
 
     def up(self, quiet: bool = True) -> None:
         """Bring it up; ``quiet``: with schedules off, for they would work on the checkout."""
@@ -82,7 +78,7 @@ class House:
         (found,) = (
             process
             for process in psutil.Process(self.process.pid).children()
-            if word in process.cmdline() and "start" in process.cmdline()
+            if any(part in (word, f"flows.{word}") for part in process.cmdline())
         )
         return found
 
@@ -100,7 +96,8 @@ class House:
         deadline = time.monotonic() + 60 * PATIENCE
         while True:
             try:
-                response = self.client.request(method, path, json=body)
+                response = httpx.request(method, f"{self.api}/{path}", json=body, timeout=30)
+                response.raise_for_status()
                 return response.json() if response.content else None
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 refused = isinstance(error, httpx.HTTPStatusError)

@@ -1,13 +1,12 @@
 """`make ui` for real: a scheduled run, executed by a worker and read back from the server."""
 
-import json
 import shutil
-from datetime import UTC, datetime
-from uuid import uuid4
 
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from tests.monitoring.rows import Log, draw, make_package
 
@@ -35,15 +34,23 @@ def test_a_scheduled_run_is_executed_and_can_be_read_back(house, chain):
 
 
 def test_a_page_of_another_site_changes_nothing(house):
-    """It may send what has no content type, though it cannot read the answer: drift, say, that is
-    none, which would start a retraining."""
-    event = {
-        "id": str(uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": "test.page",
-        "resource": {"prefect.resource.id": "test.page"},
-    }
-    assert httpx.post(f"{house.api}/events", content=json.dumps([event])).status_code == 403
+    """It could send what has no content type, and open a websocket: drift, say, that is none, which
+    would start a retraining. One whose name leads here could read the answers, too."""
+    strange, event = "https://evil.example", '{"event": "drift"}'
+    for path, headers in {
+        "events": {"Origin": strange},
+        "deployments/filter": {"Origin": "null"},
+        "flows/filter": {"Host": "evil.example", "Origin": "http://evil.example"},
+    }.items():
+        answer = httpx.post(f"{house.api}/{path}", content=event, headers=headers)
+        assert answer.status_code == 403
+    assert httpx.get(f"{house.api}/version", headers={"Host": "evil.example"}).status_code == 403
+    events, own = f"{house.api}/events/in".replace("http", "ws", 1), house.api.removesuffix("/api")
+    with pytest.raises(InvalidStatus, match="403"), connect(events, origin=strange):
+        pass
+    with connect(events, origin=own), connect(events):
+        pass
+    assert httpx.post(f"{house.api}/deployments/filter", headers={"Origin": own}).is_success
 
 
 @pytest.mark.slow
