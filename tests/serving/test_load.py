@@ -50,6 +50,7 @@ def test_where_nothing_is_shipped_it_says_so(tmp_path, monkeypatch):
 
 
 def test_a_broken_package_is_named(tmp_path):
+    (tmp_path / "metadata.json").write_text("{}")
     with pytest.raises(MienError, match="not a sound package"):
         mien.load(str(tmp_path))
 

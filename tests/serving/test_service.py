@@ -497,7 +497,7 @@ def test_a_model_that_is_not_there_ends_the_start(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("MIEN_MODEL", ".", ".: not a sound package"),
+        ("MIEN_MODEL", ".", ".: neither a package folder"),
         ("MIEN_LOG_DAYS", "abc", "MIEN_LOG_DAYS=abc: expected a number"),
         ("MIEN_YUNET", "nowhere.onnx", "MIEN_YUNET=nowhere.onnx: no such file"),
     ],
