@@ -81,7 +81,7 @@ class OwnPages:
         if page is None or self.all_pages:
             return True
         name = _name(page)
-        return name != "" and name in {host, *self.names}
+        return name != "" and (name == host or name in self.names)
 
 
 def _name(address: str) -> str:

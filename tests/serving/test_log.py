@@ -100,6 +100,21 @@ def test_what_cannot_be_removed_keeps_neither_the_others_nor_the_row(tmp_path, m
     assert "can't be removed" in caplog.text
 
 
+def test_a_folder_that_is_gone_meanwhile_ends_no_sweep(tmp_path, monkeypatch):
+    gone, old = tmp_path / "images", put(tmp_path / "data/data.1.log.a", 10, 100)
+    put(gone / "1.png", 10, 0)
+    real = os.scandir
+
+    def scandir(path="."):
+        if Path(path) == gone:
+            raise FileNotFoundError(2, "No such file or directory")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    sweep(tmp_path, days=30, megabytes=1, now=NOW)
+    assert not old.exists()
+
+
 def test_a_file_of_another_day_is_closed(tmp_path):
     path = put(tmp_path / "predictions/data/data.1.log", 5, 0)
     handler = KeptFileHandler(str(path))

@@ -93,8 +93,8 @@ def begin_with(
         head = trained.model.head
         weight, bias = head.weight[known].detach(), head.bias[known].detach()
         logits = torch.from_numpy(embeddings) @ weight.T + bias + log_prior
-        loss = cross_entropy(logits, torch.from_numpy(labels), reduction="none")
-        if left_out is None or not _clearly_positive(left_out + loss.numpy()):
+        own = -cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
+        if left_out is None or not _clearly_positive(left_out - own):
             _set_head(model, weight, bias)
             return None
     fit_head(model, embeddings, labels, strength=strength, log_prior=log_prior)

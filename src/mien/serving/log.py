@@ -72,8 +72,11 @@ def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
     nor the row that is to be written next.
     """
     files = []
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # another worker sweeps, too; or it is not ours to see
+    # what goes meanwhile (another worker sweeps, too) or is not ours to see is passed over; at a
+    # folder of that kind `rglob` would end
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    for path in paths:
+        with contextlib.suppress(OSError):
             if path.is_file():
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
     total = sum(size for _, size, _ in files)
