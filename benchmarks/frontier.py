@@ -41,7 +41,7 @@ from mien.files import read_json, replacing_file, write_json
 from mien.learning.checkpoint import Checkpoint, training_code
 from mien.learning.embedding import accuracy_on
 from mien.learning.training import SupervisedTask, fit, make_fabric
-from mien.model.accnn import ACCNN, Standardise
+from mien.model.accnn import ACCNN, Standardise, channels_last
 from mien.model.cost import count_cost
 from mien.model.export import Deployable, export_onnx
 from mien.model.runtime import measure_latency, open_session
@@ -242,6 +242,7 @@ def train(
     for module in network.modules():
         if reset := getattr(module, "reset_parameters", None):
             reset()
+    channels_last(network)
     fitted = fit(
         SupervisedTask(
             cast(ACCNN, network),

@@ -57,6 +57,15 @@ def test_the_features_are_those_of_the_original(monkeypatch):
     np.testing.assert_allclose(found.sum(axis=1), [886.74, 864.49, 798.12], rtol=2e-3)
 
 
+def test_what_it_sees_of_a_face_does_not_depend_on_the_others(small):
+    net = RecognitionNet(7).eval()
+    faces = to_tensor(drawn(["happy", "sad"] * 5)[0])  # more than its lower half takes at once
+    assert len(faces) > recognition._CACHED
+    with torch.no_grad():
+        alone = torch.cat([net.embed(face) for face in faces.split(1)])
+        torch.testing.assert_close(net.embed(faces), alone, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("side", "stride"), [(8, 1), (8, 2), (7, 1), (7, 2)])
 def test_borders_are_tensorflows(side, stride):
     # "SAME": ⌈side / stride⌉ places, what is lacking shared out, the odd one below and right

@@ -13,7 +13,7 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
 from mien.errors import MienError
 from mien.learning.checkpoint import Checkpoint
-from mien.learning.training import SupervisedTask, channels_last, generator
+from mien.learning.training import SupervisedTask, generator
 from mien.model.accnn import ACCNN, FaceNetwork
 from mien.model.losses import balanced_cross_entropy
 from mien.model.weights import Trained
@@ -82,7 +82,7 @@ def larger_networks(networks: Sequence[ACCNN]) -> Adviser:
         networks: trained on the same labels with the same ``class_balance``; they are not changed.
     """
     # in a closure, for they are no part of what is learned, checkpointed or put in training mode
-    larger = [channels_last(each).eval().requires_grad_(False) for each in networks]
+    larger = [each.eval().requires_grad_(False) for each in networks]
 
     def advise(chosen: Rows, views: Tensor, log_prior: Tensor) -> Tensor:
         # by what the batch holds, so that a run that was killed and goes on hears the same
@@ -166,5 +166,5 @@ def shipped_voice(
             f"prepare.image_size is {image_size}; set it to []"
         )
     columns = [known.index(name) for name in expressions]
-    model = channels_last(network.model).eval().to(log_prior.device)
+    model = network.model.to(log_prior.device)
     return lambda views: (model(views)[:, columns].float() + log_prior).softmax(dim=1)

@@ -28,15 +28,9 @@ from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, evenly, to_tensor
 from mien.learning.checkpoint import Checkpoint
 from mien.learning.embedding import Embedded, embed_with_mirror
-from mien.learning.training import (
-    Fitted,
-    SupervisedTask,
-    channels_last,
-    class_log_prior,
-    fit,
-)
+from mien.learning.training import Fitted, SupervisedTask, class_log_prior, fit
 from mien.learning.transfer import best_strength, fit_head, of_each
-from mien.model.accnn import FaceNetwork
+from mien.model.accnn import FaceNetwork, channels_last
 from mien.model.weights import read_tensors, whole, write_tensors
 from mien.params.learning import RecognitionSettings
 from mien.progress import progress
@@ -55,6 +49,10 @@ _KEPT = 6
 """So many blocks stay as they are: half the time, and what they see is of use for any face."""
 
 _LOWER = 1 + 2 * _KEPT
+
+_CACHED = 8
+"""So many faces' maps stay in a CPU's cache: the lower half takes 4.7 ms a face on two cores, with
+32 at once 8.4 and with 256 14.8."""
 
 _SIDE = 160
 """Pixels, to which faces are drawn up. It was trained with 224, which take twice the time."""
@@ -101,6 +99,7 @@ class RecognitionNet(FaceNetwork):
         self.grey = learned.pop("grey")
         self.layers.load_state_dict({name: each.float() for name, each in learned.items()})
         self.layers[:_LOWER].requires_grad_(False)
+        channels_last(self)
 
     def embed(self, faces: Tensor) -> Tensor:
         maps = self._lower(faces)
@@ -113,6 +112,10 @@ class RecognitionNet(FaceNetwork):
         return embeddings
 
     def _lower(self, faces: Tensor) -> Tensor:
+        at_once = _CACHED if faces.device.type == "cpu" else len(faces)
+        return torch.cat([self._lower_at_once(part) for part in faces.split(at_once)])
+
+    def _lower_at_once(self, faces: Tensor) -> Tensor:
         maps = functional.interpolate(faces, size=(_SIDE, _SIDE), mode="bilinear") * 255 - self.grey
         for layer in self.layers[:_LOWER]:
             maps = functional.relu6(layer(_padded(maps, layer)))
@@ -124,7 +127,7 @@ class RecognitionNet(FaceNetwork):
 
         Those it was trained with have become part of its filters. Training goes better with them.
         """
-        maps = torch.cat([self._lower(chunk) for chunk in faces.split(64)])  # bounds memory
+        maps = self._lower(faces)
         for layer, norm in zip(self.layers[_LOWER:], self.norms, strict=True):
             assert isinstance(norm, nn.BatchNorm2d)
             maps = layer(_padded(maps, layer))
@@ -275,7 +278,7 @@ def say(
 def _embedded(
     net: RecognitionNet, faces: Faces, rows: Rows, fabric: lightning_fabric.Fabric
 ) -> Embedded:
-    channels_last(net.eval()).to(fabric.device)
+    net.eval().to(fabric.device)
     with fabric.autocast():
         found = embed_with_mirror(net, faces, rows)
     net.cpu()

@@ -42,7 +42,7 @@ class Task(nn.Module, Generic[Net]):
     def __init__(self, net: Net, faces: Faces, labelled: LabelledRows) -> None:
         super().__init__()
         self.faces, self.labelled = faces, labelled
-        self.net = channels_last(net)
+        self.net = net
 
     @abstractmethod
     def begin_epoch(
@@ -93,13 +93,6 @@ class Fitted(Generic[Net]):
 
     model: Net
     history: History
-
-
-def channels_last(net: Net) -> Net:
-    """The network with its filters laid out channels last: twice as fast on CPUs."""
-    # torch documents this keyword, its overloads leave it out
-    moved: Net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
 
 
 def make_fabric(compute: ComputeSettings) -> lightning_fabric.Fabric:

@@ -33,6 +33,12 @@ class FaceNetwork(nn.Module):
         return embeddings, self.head(embeddings)
 
 
+def channels_last(net: nn.Module) -> None:
+    """Lay a network's filters out channels last: nearly twice as fast on CPUs."""
+    # torch documents this keyword, its overloads leave it out
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class ACCNN(FaceNetwork):
     """Expression classifier: stem, one residual stage for each width, pooling, linear head.
 
@@ -59,6 +65,7 @@ class ACCNN(FaceNetwork):
                 inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(self.embedding_size, classes)
+        channels_last(self)
 
     def embed(self, faces: Tensor) -> Tensor:
         """Embeddings ``[B, embedding_size]``: the last maps, averaged over the image."""

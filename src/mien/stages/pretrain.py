@@ -46,7 +46,6 @@ from mien.learning.training import (
     History,
     StartTask,
     SupervisedTask,
-    channels_last,
     class_log_prior,
     fit,
     in_words,
@@ -316,8 +315,7 @@ class _Training:
             return larger_networks([each.model for each in others]), self.settings.larger.weight
         refinery = self.settings.refinery
         if recogniser and "recognition" in refinery.networks:
-            recogniser = channels_last(recogniser).to(self.fabric.device)
-            voices = [*voices, recogniser.probabilities]
+            voices = [*voices, recogniser.to(self.fabric.device).probabilities]
         if not voices:
             return None
         labels = refined_labels(
