@@ -118,6 +118,20 @@ def test_few_label_figures_were_measured(start, name):
 
 
 @pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        ("`configs/faces.yaml`, without being asked for", "fer2013-lfw"),
+        ("`configs/recognition.yaml`", "fer2013-lfw-recognition"),
+        ("`configs/several.yaml`", "fer2013-lfw-several"),
+        ("`configs/larger.yaml`", "fer2013-lfw-larger"),
+    ],
+)
+def test_what_settings_for_real_faces_give_was_measured(start, name):
+    summary = read_json(RESULTS / f"pipeline-{name}.json")["summary"]
+    assert row(start)[1] == f"{100 * summary['final_accuracy']['mean']:.1f}"
+
+
+@pytest.mark.parametrize(
     ("start", "arm"),
     [
         ("labelled faces only (four draws)", "supervised"),
