@@ -127,6 +127,13 @@ def test_it_learns(tmp_path):
     assert not fitted.model.training
 
 
+def test_what_comes_out_lies_channels_last(tmp_path):
+    model = train(tmp_path).model
+    dense = [each for each in model.parameters() if each.ndim == 4 and min(each.shape[1:]) > 1]
+    assert dense
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in dense)
+
+
 def test_mixed_precision_runs_and_stays_close(tmp_path, monkeypatch):
     # torch imitates it where the CPU has none
     monkeypatch.setattr("mien.learning.training.cpu_has_bfloat16", lambda: True)

@@ -12,23 +12,12 @@ from mien.errors import MienError
 from mien.evaluation.degradations import DEGRADATIONS
 from mien.files import write_text
 from mien.model.weights import load_weights, save_weights
-from mien.stages.evaluate import find_test_sets, main
+from mien.stages.evaluate import find_test_sets
+from tests.stages.conftest import run_evaluate
 
 
 def _run(params, folder):
-    main(
-        params,
-        manifest=folder / "manifest.parquet",
-        faces=folder / "faces.npy",
-        pretrained=folder / "pretrain.safetensors",
-        final=folder / "finetune.safetensors",
-        predictions=folder / "predictions.parquet",
-        plots=folder / "plots/evaluate",
-        curves=folder / "plots",
-        audit=folder / "relabel.json",
-        report=folder / "report",
-        metrics=folder / "evaluate.json",
-    )
+    run_evaluate(params, folder)
     return json.loads((folder / "evaluate.json").read_text())
 
 

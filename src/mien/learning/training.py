@@ -193,9 +193,7 @@ def fit(
         progress = {"history": history, "precision": precision.state_dict()}
         checkpoint.save(modules, optimizer, progress)
         print(f"{title} {epoch + 1}/{epochs}: {in_words(record)}", flush=True)
-    # torch documents this keyword, its overloads leave it out
-    model = teacher.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return Fitted(model, history)
+    return Fitted(teacher.cpu(), history)
 
 
 def renew_statistics(model: nn.Module, faces: Faces, labelled: LabelledRows) -> None:
