@@ -2,9 +2,12 @@
 
 import io
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,6 +186,15 @@ def test_bad_pictures_are_refused_with_a_reason(name: str) -> None:
         decode_picture(data)
     assert caught.value.kind == "unreadable"
     assert "BytesIO" not in str(caught.value)
+
+
+def test_of_a_giant_picture_pillow_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "giant.png"
+    path.write_bytes(giant_png(10_000))  # of so many pixels it warns; pytest would hide that
+    command = [sys.executable, "-m", "mien", "predict", "--model", "small", str(path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "giant: 10000×10000" in told.stdout + told.stderr
+    assert "Warning" not in told.stderr
 
 
 @settings(max_examples=150, deadline=None)

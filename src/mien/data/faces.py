@@ -8,6 +8,7 @@ import contextlib
 import io
 import re
 import threading
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,10 @@ _DETECTION_SIDE = 640
 """Faces are sought in a picture shrunk to this longer side."""
 _DETECTION_SHARE = 1 / 12
 """Smallest face sought, as a share of the picture's shorter side."""
+
+
+# Pillow warns of large pictures, with its own lines; here they are refused
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PictureError(MienError):
