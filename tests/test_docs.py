@@ -120,7 +120,7 @@ def test_few_label_figures_were_measured(start, name):
 @pytest.mark.parametrize(
     ("start", "name"),
     [
-        ("`configs/faces.yaml`, without being asked for", "fer2013-lfw"),
+        ("`configs/faces.yaml` (the default)", "fer2013-lfw"),
         ("`configs/recognition.yaml`", "fer2013-lfw-recognition"),
         ("`configs/several.yaml`", "fer2013-lfw-several"),
         ("`configs/larger.yaml`", "fer2013-lfw-larger"),
