@@ -14,6 +14,7 @@ from mien.learning.clustering import (
     guided_clustering,
     initial_prototypes,
     map_clusters,
+    margin,
     neighbour_votes,
     target_shares,
     unit,
@@ -271,7 +272,8 @@ def test_planted_structure_is_found_and_strangers_are_doubted():
     known = truth < 3
     assert (found.posterior.argmax(axis=1) == truth)[known].mean() > 0.97
     assert found.purity[~known].mean() < 0.3 < 0.6 < found.purity[known].mean()
-    assert found.margin[~known].mean() < found.margin[known].mean() - 0.2
+    doubted = margin(found.posterior)
+    assert doubted[~known].mean() < doubted[known].mean() - 0.2
     assert ((found.posterior >= 0) & (found.posterior <= 1)).all()
 
 
@@ -340,8 +342,11 @@ def test_it_does_what_its_equations_say():
     np.testing.assert_allclose(found.prior, prior, rtol=1e-4)
     np.testing.assert_allclose(found.posterior, posterior, atol=1e-4)
     np.testing.assert_allclose(found.purity, purity, atol=1e-4)
-    best = np.sort(posterior, axis=1)
-    np.testing.assert_allclose(found.margin, best[:, -1] - best[:, -2], atol=1e-4)
+
+
+def test_margin_is_between_the_two_likeliest():
+    posterior = np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4]], np.float32)
+    np.testing.assert_allclose(margin(posterior), [0.5, 0], atol=1e-7)
 
 
 def test_the_cluster_is_the_surest_prototype_or_the_dustbin():

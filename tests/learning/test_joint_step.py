@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import LabelledRows, to_tensor
-from mien.learning.clustering import unit
+from mien.learning.clustering import margin, unit
 from mien.learning.joint import ClusterTask, JointTask, cluster_faces
 from mien.model.accnn import ACCNN
 from tests.learning.conftest import GENTLE, MODEL
@@ -112,7 +112,7 @@ def test_a_round_takes_what_the_averaged_network_finds():
     found = cluster_faces(teacher, data(), SETTINGS, 3).clustering
     for ours, theirs in (
         (task.targets, found.posterior),
-        (task.weights, found.margin),
+        (task.weights, margin(found.posterior)),
         (task.prior, found.prior),
         (task.clusters, found.cluster),
     ):

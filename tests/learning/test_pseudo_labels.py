@@ -10,7 +10,7 @@ from mien.params.learning import RelabelSettings
 
 NAMES = ["happy", "sad"]
 OPEN = RelabelSettings(
-    coverage=1, min_posterior=0, min_margin=0, min_purity=0, max_sparse_share=0,
+    coverage=1, class_balance=0, min_posterior=0, min_margin=0, min_purity=0, max_sparse_share=0,
     require_flip_agreement=False,
 )  # fmt: skip
 
@@ -21,7 +21,6 @@ def assignments(happy, **columns):
     table = {
         POSTERIOR + "happy": happy,
         POSTERIOR + "sad": 1 - happy,
-        "margin": abs(2 * happy - 1),
         "purity": np.ones(len(happy)),
         "density": np.ones(len(happy)),
         "flip_agrees": np.ones(len(happy), bool),
@@ -56,7 +55,7 @@ def test_coverage_is_of_all_faces_of_the_expression_not_of_those_that_pass():
 
 
 def test_the_best_are_those_of_the_highest_posterior():
-    table = assignments([0.8, 0.9, 0.7], margin=[0.9, 0.3, 0.9])
+    table = assignments([0.8, 0.9, 0.7], purity=[0.9, 0.3, 0.9])
     pseudo = accept(table, NAMES, OPEN.model_copy(update={"coverage": 0.34}))
     np.testing.assert_array_equal(pseudo.accepted, [False, True, False])
 
@@ -70,7 +69,6 @@ def test_coverage_loses_no_face_to_floating_point():
 @pytest.mark.parametrize(
     ("setting", "floor", "column", "bad"),
     [
-        ("min_margin", 0.3, "margin", 0.2),
         ("min_purity", 0.5, "purity", 0.4),
         ("require_flip_agreement", True, "flip_agrees", False),
         ("max_sparse_share", 0.05, "density", 0.1),  # a share of the faces, and no density
@@ -91,10 +89,47 @@ def test_posterior_floor():
     np.testing.assert_array_equal(pseudo.accepted, [True, False, True])
 
 
+def test_margin_floor():
+    """Between the two likeliest of all expressions: 0.8, 0.2 and 0.25."""
+    floor = OPEN.model_copy(update={"min_margin": 0.25})
+    pseudo = accept(assignments([0.9, 0.6, 0.625]), NAMES, floor)
+    np.testing.assert_array_equal(pseudo.accepted, [True, False, True])
+
+
+def test_rare_expressions_are_favoured_as_far_as_is_asked():
+    table = assignments([0.9, 0.9, 0.9, 0.6])  # mean 0.825: a sixth is expected to be sad
+    assert not accept(table, NAMES, OPEN).labels.any()
+    half = accept(table, NAMES, OPEN.model_copy(update={"class_balance": 0.5}))
+    np.testing.assert_array_equal(half.labels, [0, 0, 0, 1])
+    odds = 0.4 / 0.6 * np.sqrt(0.825 / 0.175)
+    assert half.weights[3] == pytest.approx(odds / (1 + odds))
+    odds = 0.9 / 0.1 * np.sqrt(0.175 / 0.825)
+    np.testing.assert_allclose(half.weights[:3], odds / (1 + odds), rtol=1e-6)
+    whole = accept(table, NAMES, OPEN.model_copy(update={"class_balance": 1}))
+    odds = 0.4 / 0.6 * 0.825 / 0.175
+    assert whole.weights[3] == pytest.approx(odds / (1 + odds))
+
+
+def test_the_floors_are_for_the_balanced_posterior():
+    table = assignments([0.9, 0.9, 0.9, 0.6])  # the last: 0.591 of sad, and a margin of 0.183
+    balanced = OPEN.model_copy(update={"class_balance": 0.5})
+    for floor, passes in (
+        ({"min_posterior": 0.59}, True), ({"min_posterior": 0.6}, False),
+        ({"min_margin": 0.18}, True), ({"min_margin": 0.19}, False),
+    ):  # fmt: skip
+        assert accept(table, NAMES, balanced.model_copy(update=floor)).accepted[3] == passes
+
+
+def test_an_expression_that_no_face_is_thought_to_show_does_no_harm():
+    balanced = OPEN.model_copy(update={"class_balance": 1})
+    pseudo = accept(assignments([1.0, 1.0]), NAMES, balanced)
+    np.testing.assert_array_equal(pseudo.labels, [0, 0])
+    np.testing.assert_array_equal(pseudo.weights, [1, 1])
+
+
 @pytest.mark.parametrize(
     ("setting", "floor", "column"),
     [
-        ("min_margin", 0.25, "margin"),
         ("min_purity", 0.25, "purity"),
         ("max_sparse_share", 0.5, "density"),  # none is sparser than another
     ],

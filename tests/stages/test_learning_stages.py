@@ -53,7 +53,7 @@ def test_pseudo_labels_are_audited_by_their_own_faces_truth(tmp_path, params):
     happy = np.array([0.9, 0.8, 0.7])
     said = dict.fromkeys((f"posterior_{name}" for name in params.expressions), 0.0)
     said |= {"posterior_happy": happy, "posterior_sad": 1 - happy}
-    spotless = {"margin": 1.0, "purity": 1.0, "density": 1.0, "flip_agrees": True}
+    spotless = {"purity": 1.0, "density": 1.0, "flip_agrees": True}
     rows = pd.DataFrame({"face_id": list("dec"), "row": [3, 4, 2], **said, **spotless})
     rows.to_parquet(tmp_path / "assignments.parquet")
     lax = params.relabel.model_copy(update={"coverage": 1.0, "min_posterior": 0.75})

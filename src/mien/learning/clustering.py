@@ -64,13 +64,6 @@ class Clustering:
     prior: Array
     prototypes: Prototypes
 
-    @property
-    def margin(self) -> Array:
-        """Difference of the two largest posteriors, ``[N]``."""
-        top = np.partition(self.posterior, -2, axis=1)[:, -2:]
-        result: Array = top[:, 1] - top[:, 0]
-        return result
-
 
 def guided_clustering(
     unlabelled: Array,
@@ -318,6 +311,13 @@ def unit(vectors: Array) -> Array:
 def normalise(weights: Array) -> Array:
     """Rows scaled to sum 1."""
     result: Array = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
+    return result
+
+
+def margin(posterior: Array) -> Array:
+    """Difference of each row's two largest probabilities, ``[N]`` of ``[N, C]``."""
+    top = np.partition(posterior, -2, axis=1)[:, -2:]
+    result: Array = top[:, 1] - top[:, 0]
     return result
 
 

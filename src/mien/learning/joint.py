@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
-from mien.learning.clustering import Array, Clustering, guided_clustering
+from mien.learning.clustering import Array, Clustering, guided_clustering, margin
 from mien.learning.embedding import Embedded, embed_faces, embed_with_mirror
 from mien.learning.training import Task, class_log_prior, shuffled
 from mien.model.accnn import ACCNN, FaceNetwork
@@ -217,7 +217,7 @@ class ClusterTask(JointTask):
         if epoch % self.cluster_settings.epochs == 0:
             found = cluster_faces(teacher, self.data, self.cluster_settings, self.seed).clustering
             # a face counts as much as its best expression leads the next
-            self.set_targets(found.posterior, found.margin, found.prior)
+            self.set_targets(found.posterior, margin(found.posterior), found.prior)
             clusters = torch.from_numpy(found.cluster)
             if epoch:
                 record["nmi"] = agreement(self.clusters.cpu().numpy(), found.cluster)

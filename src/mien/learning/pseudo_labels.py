@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mien.data.dataset import indices
+from mien.learning.clustering import Array, margin, normalise
 from mien.params import OTHER
 from mien.params.learning import RelabelSettings
 
@@ -24,7 +25,7 @@ class PseudoLabels:
 
     labels: NDArray[np.int64]
     accepted: NDArray[np.bool_]
-    weights: NDArray[np.float64]
+    weights: Array
     thresholds: NDArray[np.float64]
 
 
@@ -33,20 +34,27 @@ def accept(
 ) -> PseudoLabels:
     """Accept the best faces of each expression.
 
+    A rare expression is seldom the likeliest one, however many faces the posteriors expect to show
+    it in all. So with ``class_balance`` τ a face is judged by ``q_i ∝ p_i π^(-τ)`` (logit
+    adjustment, Menon et al. 2021), π the mean of the posteriors ``p_i``; τ = 0 leaves them.
+
     A face must pass every floor: posterior, margin, purity of its cluster, density of its
     neighbourhood, agreement of its mirror image. Of each expression at most the share ``coverage``
     of its faces is then kept, those with the highest posterior, so that frequent expressions do not
-    swamp rare ones as they would under one threshold for all. A kept face weighs its posterior.
+    swamp rare ones as they would under one threshold for all. A kept face weighs its posterior,
+    which is ``q_i`` in all of this.
 
     Args:
         assignments: the table that the stage `cluster` leaves.
     """
-    posterior = assignments[[POSTERIOR + name for name in expressions]].to_numpy(np.float64)
+    posterior = assignments[[POSTERIOR + name for name in expressions]].to_numpy(np.float32)
+    shares = posterior.mean(axis=0).clip(1e-9)
+    posterior = normalise(posterior * shares**-settings.class_balance)
     labels = posterior.argmax(axis=1)
     best = posterior.max(axis=1)
     passed = (
         (best >= settings.min_posterior)
-        & (assignments["margin"].to_numpy() >= settings.min_margin)
+        & (margin(posterior) >= settings.min_margin)
         & (assignments["purity"].to_numpy() >= settings.min_purity)
     )
     if settings.max_sparse_share > 0:
@@ -66,7 +74,7 @@ def accept(
         accepted[kept] = True
         if count:
             thresholds[expression] = best[kept[-1]]
-    return PseudoLabels(labels, accepted, np.where(accepted, best, 0.0), thresholds)
+    return PseudoLabels(labels, accepted, np.where(accepted, best, np.float32(0)), thresholds)
 
 
 def audit(

@@ -302,6 +302,8 @@ class RelabelSettings(Section):
 
     coverage: Annotated[float, Field(gt=0, le=1)]
     """Largest share of the faces of each (pseudo-)expression to accept, best first."""
+    class_balance: Share
+    """0 takes posteriors as they are, 1 as if all expressions were equally frequent."""
     min_posterior: Share
     min_margin: Share
     min_purity: Share

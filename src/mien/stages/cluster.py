@@ -156,7 +156,6 @@ def assignment_table(
             "cluster": clustering.cluster,
             "expression": np.asarray(expressions, dtype=object)[best],
             **columns,
-            "margin": clustering.margin,
             "purity": clustering.purity,
             "density": clustering.density,
             "flip_agrees": found.flip_agrees,
