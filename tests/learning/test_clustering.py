@@ -342,6 +342,8 @@ def test_it_does_what_its_equations_say():
     np.testing.assert_allclose(found.prior, prior, rtol=1e-4)
     np.testing.assert_allclose(found.posterior, posterior, atol=1e-4)
     np.testing.assert_allclose(found.purity, purity, atol=1e-4)
+    best = np.sort(posterior, axis=1)
+    np.testing.assert_allclose(margin(found.posterior), best[:, -1] - best[:, -2], atol=1e-4)
 
 
 def test_margin_is_between_the_two_likeliest():

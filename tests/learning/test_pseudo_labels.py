@@ -92,8 +92,11 @@ def test_posterior_floor():
 def test_margin_floor():
     """Between the two likeliest of all expressions: 0.8, 0.2 and 0.25."""
     floor = OPEN.model_copy(update={"min_margin": 0.25})
-    pseudo = accept(assignments([0.9, 0.6, 0.625]), NAMES, floor)
+    table = assignments([0.9, 0.6, 0.625])
+    pseudo = accept(table, NAMES, floor)
     np.testing.assert_array_equal(pseudo.accepted, [True, False, True])
+    assert pseudo.weights[1] == 0
+    assert accept(table, NAMES, OPEN).accepted.all()
 
 
 def test_rare_expressions_are_favoured_as_far_as_is_asked():

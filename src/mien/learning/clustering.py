@@ -314,6 +314,15 @@ def normalise(weights: Array) -> Array:
     return result
 
 
+def balanced(posterior: Array, shares: Array, strength: float) -> Array:
+    """Posteriors ``[N, C]`` with some of the expressions' shares ``[C]`` taken out of them.
+
+    ``q_i ∝ p_i π^(-τ)`` (logit adjustment, Menon et al. 2021): a strength τ of 0 leaves them as
+    they are, with 1 all expressions count as equally frequent.
+    """
+    return normalise(posterior * np.power(np.maximum(shares, 1e-9), -strength))
+
+
 def margin(posterior: Array) -> Array:
     """Difference of each row's two largest probabilities, ``[N]`` of ``[N, C]``."""
     top = np.partition(posterior, -2, axis=1)[:, -2:]

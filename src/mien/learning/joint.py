@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mien.data.augmentation import Augmentation
 from mien.data.dataset import Faces, LabelledRows, Rows, to_tensor
-from mien.learning.clustering import Array, Clustering, guided_clustering, margin
+from mien.learning.clustering import Array, Clustering, balanced, guided_clustering, margin
 from mien.learning.embedding import Embedded, embed_faces, embed_with_mirror
 from mien.learning.training import Task, class_log_prior, shuffled
 from mien.model.accnn import ACCNN, FaceNetwork
@@ -85,8 +85,8 @@ class JointTask(Task[ACCNN]):
         After `set_targets`, for the posteriors follow its shares, while batches are drawn with some
         of those taken out of them.
         """
-        drawn = torch.from_numpy(posterior).to(self.prior.device) * (self._drawn() / self.prior)
-        self.guesses = drawn / drawn.sum(dim=1, keepdim=True)
+        drawn = balanced(posterior, self.prior.cpu().numpy(), self.settings.class_balance)
+        self.guesses = torch.from_numpy(drawn).to(self.prior.device)
 
     def begin_epoch(
         self, epoch: int, steps: int, teacher: FaceNetwork, rng: torch.Generator

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mien.data.dataset import indices
-from mien.learning.clustering import Array, margin, normalise
+from mien.learning.clustering import Array, balanced, margin
 from mien.params import OTHER
 from mien.params.learning import RelabelSettings
 
@@ -35,21 +35,19 @@ def accept(
     """Accept the best faces of each expression.
 
     A rare expression is seldom the likeliest one, however many faces the posteriors expect to show
-    it in all. So with ``class_balance`` τ a face is judged by ``q_i ∝ p_i π^(-τ)`` (logit
-    adjustment, Menon et al. 2021), π the mean of the posteriors ``p_i``; τ = 0 leaves them.
+    it in all. So the ``class_balance``-th power of their mean is first taken out of all posteriors
+    (`balanced`).
 
     A face must pass every floor: posterior, margin, purity of its cluster, density of its
     neighbourhood, agreement of its mirror image. Of each expression at most the share ``coverage``
     of its faces is then kept, those with the highest posterior, so that frequent expressions do not
-    swamp rare ones as they would under one threshold for all. A kept face weighs its posterior,
-    which is ``q_i`` in all of this.
+    swamp rare ones as they would under one threshold for all. A kept face weighs its posterior.
 
     Args:
         assignments: the table that the stage `cluster` leaves.
     """
     posterior = assignments[[POSTERIOR + name for name in expressions]].to_numpy(np.float32)
-    shares = posterior.mean(axis=0).clip(1e-9)
-    posterior = normalise(posterior * shares**-settings.class_balance)
+    posterior = balanced(posterior, posterior.mean(axis=0), settings.class_balance)
     labels = posterior.argmax(axis=1)
     best = posterior.max(axis=1)
     passed = (
