@@ -76,7 +76,7 @@ def test_the_card_names_what_the_recognition_network_has_learned_from():
     described = describe_first_weights(parse_params(asked, "asked"))
     assert described.startswith("random; ")
     assert "the unlabelled faces are labelled with a face-recognition" in described
-    assert described.endswith("learned from VGGFace2, whose terms bind these, too")
+    assert described.endswith("learned from VGGFace2, whose terms may bind these, too")
     both = complete_params(
         {
             "pretrain": taught

@@ -94,7 +94,7 @@ def build_card(
             "input": f"faces: float32 [B, 1, {side}, {side}], one grey face each, in [0, 1]",
             "output": f"probabilities [B, {classes}] ({'' if calibration else 'not '}calibrated), "
             f"logits [B, {classes}], embedding [B, {metadata['embedding_size']}]",
-            "licence": "Apache-2.0; the terms of the data below bind the weights as well",
+            "licence": "Apache-2.0; the terms of the data below may bind the weights as well",
         },
         "use": {
             "intended": INTENDED_USE,
@@ -142,8 +142,10 @@ def describe_first_weights(params: Params) -> str:
             if "recognition" in networks
         ]
         terms.append("VGGFace2")
-    learned = f", learned from {' and '.join(terms)}, whose terms bind these, too" if terms else ""
-    return "; ".join(told) + learned
+    described = "; ".join(told)
+    if terms:
+        described += f", learned from {' and '.join(terms)}, whose terms may bind these, too"
+    return described
 
 
 def describe_data(manifest: pd.DataFrame, params: Params) -> Json:
