@@ -134,11 +134,9 @@ def main(
 
 def _ship(settings: PretrainSettings) -> list[Path]:
     """The files of Mien's own that this training reads."""
-    sizes = settings.refinery.shipped
-    if settings.first_weights != "random":
-        sizes.append(settings.first_weights)
+    sizes = {settings.first_weights, *settings.refinery.shipped} - {"random"}
     return [
-        *(shipped_weights(size) for size in sizes),
+        *(shipped_weights(size) for size in sorted(sizes)),
         *([FACE_MESH] if settings.landmarks.epochs else []),
         *([RECOGNITION] if settings.recognition.epochs else []),
     ]
