@@ -1,11 +1,13 @@
 """Renew the model: train a challenger on what there is now, and let the gate decide.
 
-Started by the event of `flows.monitoring`, by a schedule, or by hand. A bad challenger changes
-nothing but the list of releases.
+Started by the event of `flows.monitoring`, by a schedule, or by hand. What is served changes only
+where a challenger passes: a bad one leaves a record in the list of releases, and without a champion
+there is nothing to renew.
 """
 
 import argparse
 import fcntl
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,12 +25,13 @@ from flows.monitoring import log_folder
 from flows.training import training
 from mien.errors import MienError
 from mien.files import read_json, write_json
+from mien.lock import locked
 from mien.monitoring.kept import renew_reference
 from mien.monitoring.renewal import gather
 from mien.params import load_params
 from mien.params.service import MonitoringSettings, PromotionSettings
 from mien.promotion.commands import AlreadyChampion, carry_out, decide
-from mien.promotion.releases import Record
+from mien.promotion.releases import RENEWAL, Record, champion_workspace, read_champion
 from mien.serving.package import named_package
 from mien.workspace import make_workspace
 from mien.yaml_files import merge, read_yaml
@@ -53,9 +56,10 @@ def retraining(
 ) -> State:
     """Train a challenger and put it through the gate.
 
-    Where the service has kept faces, they join as another unlabelled source, and labelled faces in
-    their look as another labelled one, in a workspace of the challenger's own (``runs/renewal``);
-    elsewhere the workspace itself is brought up to date.
+    What is renewed is the champion: by the settings, and from the faces, of the workspace in which
+    it was trained. Where the service has kept faces, they join as another unlabelled source, and
+    labelled faces in their look as another labelled one, in a workspace of the challenger's own
+    (``runs/renewal``); elsewhere the champion's workspace itself is brought up to date.
 
     Args:
         workspace: folder that holds ``params.yaml`` and ``releases/``.
@@ -68,17 +72,20 @@ def retraining(
 
     Returns:
         Completed, named *Promoted*, *Refused*, *Unchanged* (the challenger is the champion) or
-        *Skipped* (too soon after the last one); Failed where training failed or another promotion
-        was faster.
+        *Skipped* (too soon after the last one, or there is nothing to renew); Failed where training
+        failed or another promotion was faster.
     """
     root = workspace.resolve()
     try:
         params = load_params(root / "params.yaml")
         since = _as_logged(since)
+        if told := nothing_to_renew(root):
+            return Completed(name="Skipped", message=told)
+        renewed = champion_workspace(root)
         if told := claim_turn(root, params.monitoring, force):
             return Completed(name="Skipped", message=told)
         kept = (logs or log_folder(root)).resolve()
-        trained = gather_faces(root, kept, since)
+        trained = gather_faces(root, renewed, kept, since)
         state = training(workspace=trained, return_state=True)
         if not state.is_completed():
             return Failed(message=f"no challenger: {state.message}")
@@ -108,6 +115,21 @@ def _as_logged(since: str) -> str:
     except ValueError:
         raise MienError(f"since: {since!r} is no time; write it as 2026-03-01T12:00") from None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+
+
+def nothing_to_renew(root: Path) -> str | None:
+    """Why a challenger could not take anything's place here; None where it could."""
+    if named := os.environ.get("MIEN_MODEL"):
+        return (
+            f"MIEN_MODEL names {named}, which is served whatever the gate says; unset it for the "
+            "service and here to serve champions"
+        )
+    if read_champion(root) is None:
+        return (
+            f"{root}: no champion, so there is nothing to renew; `mien promote` makes the first, "
+            "of a model that a person has chosen"
+        )
+    return None
 
 
 @task(cache_policy=NO_CACHE)
@@ -161,21 +183,26 @@ def too_soon(starts: list[datetime], now: datetime, settings: MonitoringSettings
 
 
 @task(cache_policy=NO_CACHE)
-def gather_faces(root: Path, logs: Path, since: str = "") -> Path:
-    """The workspace to train in; kept faces join, if there are any (`mien.monitoring.renewal`)."""
-    params = load_params(root / "params.yaml")
-    gathered = gather(root, logs, since, params.monitoring.min_faces, params.seed)
+def gather_faces(root: Path, renewed: Path, logs: Path, since: str = "") -> Path:
+    """The workspace to train in: ``renewed``, or one where kept faces join what that learns from.
+
+    See `mien.monitoring.renewal`. Nothing is gathered while another run reads what was.
+    """
+    trained, least = root / RENEWAL, load_params(root / "params.yaml").monitoring.min_faces
+    seed = load_params(renewed / "params.yaml").seed
+    trained.mkdir(parents=True, exist_ok=True)
+    with locked(trained):
+        gathered = gather(renewed, root / "monitoring" / "renewal", logs, since, least, seed)
     if not gathered.sources:
         get_run_logger().info("no kept faces in %s: training on the configured sources", logs)
-        return root
-    values = read_yaml(root / "params.yaml")
+        return renewed
+    values = read_yaml(renewed / "params.yaml")
     changes = {
         "prepare": {
-            "data": str((root / values["prepare"]["data"]).resolve()),
+            "data": str((renewed / values["prepare"]["data"]).resolve()),
             "sources": [*values["prepare"]["sources"], *gathered.sources],
         }
     }
-    trained = root / "runs" / "renewal"
     make_workspace(trained, merge(values, changes))
     get_run_logger().info(
         "%d kept faces join as unlabelled, %d are held out, %d labelled ones were restyled (%s)",
@@ -215,7 +242,7 @@ def refer_to_kept(root: Path, package: Path, logs: Path, since: str) -> None:
 @task(cache_policy=NO_CACHE)
 def compare(root: Path, trained: Path) -> Record:
     """Champion against challenger on the same test faces."""
-    return decide(root, trained)
+    return decide(root, trained, renewal=True)
 
 
 @task(cache_policy=NO_CACHE)

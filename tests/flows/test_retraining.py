@@ -1,6 +1,7 @@
 """The retraining flow: its limits, the faces that it takes in, the gate, and a person's word."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -20,12 +21,15 @@ from prefect.testing.utilities import prefect_test_harness
 import flows.retraining
 from flows.retraining import _as_logged, retraining, too_soon
 from mien.data.sources import list_source
-from mien.files import read_json
+from mien.errors import MienError
+from mien.files import read_json, write_json
+from mien.lock import locked
 from mien.monitoring.kept import list_kept
 from mien.params import load_params
 from mien.promotion import commands, releases
 from tests.promotion.conftest import drawn, workspace  # noqa: F401  (fixtures)
 from tests.promotion.linear import matrix
+from tests.promotion.test_releases import tag_of
 
 GOOD, OTHER, WRONG = matrix(), matrix(sharpness=0.6), matrix(order=(1, 0, 2))
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -49,6 +53,27 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(flows.retraining, "training", done)
     return runs
+
+
+@pytest.fixture
+def renew(workspace):  # noqa: F811
+    """Puts another package into a workspace, as a training there leaves one."""
+
+    def put(root: Path, weights: np.ndarray) -> Path:
+        new = workspace(f"trained-{root.name}-{len(list(root.parent.iterdir()))}", weights)
+        shutil.rmtree(root / "models")
+        (new / "models").rename(root / "models")
+        return root
+
+    return put
+
+
+@pytest.fixture
+def served(workspace, renew):  # noqa: F811
+    """A workspace whose champion is good, in which another challenger lies trained."""
+    root = workspace("served", GOOD)
+    commands.promote(root, root)
+    return renew(root, OTHER)
 
 
 def hours(*ago: float) -> list[datetime]:
@@ -80,16 +105,16 @@ def test_times_are_compared_as_the_log_writes_them(given, logged):
     assert _as_logged(given) == logged
 
 
-def test_what_is_no_time_starts_no_retraining(workspace, trained):  # noqa: F811
-    root = workspace("served", GOOD)
+def test_what_is_no_time_starts_no_retraining(served, trained):
+    root = served
     state = retraining(root, since="yesterday", return_state=True)
     assert (state.is_failed(), trained) == (True, [])
     assert "2026-03-01T12:00" in state.message
     assert retraining(root, return_state=True).name == "Promoted"  # it took nobody's turn
 
 
-def test_promoted_then_skipped_then_refused(workspace, trained):  # noqa: F811
-    root = workspace("served", GOOD)
+def test_promoted_then_skipped_then_refused(served, renew, trained):
+    root = served
     state = retraining(root, reason="brightness", return_state=True)
     assert (state.name, trained) == ("Promoted", [root])
     record = releases.list_releases(root)[-1]
@@ -100,9 +125,7 @@ def test_promoted_then_skipped_then_refused(workspace, trained):  # noqa: F811
     assert "cooldown_hours" in state.message
     assert retraining(root, force=True, return_state=True).name == "Unchanged"
 
-    bad = workspace("bad", WRONG)
-    (root / "models").rename(root / "old")
-    (bad / "models").rename(root / "models")
+    renew(root, WRONG)
     before = releases.read_champion(root)
     state = retraining(root, force=True, return_state=True)
     assert (state.name, state.is_completed()) == ("Refused", True)
@@ -110,8 +133,92 @@ def test_promoted_then_skipped_then_refused(workspace, trained):  # noqa: F811
     assert releases.read_champion(root) == before
 
 
-def test_a_broken_list_of_turns_is_named(workspace, trained):  # noqa: F811
+def test_without_a_champion_nothing_is_trained(workspace, trained):  # noqa: F811
+    """Else a model that the gate has refused would be what the next start serves."""
     root = workspace("served", GOOD)
+    state = retraining(root, force=True, return_state=True)
+    assert (state.name, trained) == ("Skipped", [])
+    assert "no champion" in state.message
+    assert "`mien promote`" in state.message
+    assert releases.list_releases(root) == []
+    assert not (root / "monitoring").exists()  # it took nobody's turn
+
+
+def test_a_model_that_the_environment_names_is_not_renewed(served, trained, monkeypatch):
+    monkeypatch.setenv("MIEN_MODEL", "base")
+    state = retraining(served, force=True, return_state=True)
+    assert (state.name, trained) == ("Skipped", [])
+    assert "MIEN_MODEL names base" in state.message
+
+
+def test_what_is_renewed_is_what_the_champion_was_made_of(workspace, renew, trained, drawn):  # noqa: F811
+    root, mine = workspace("served", WRONG), workspace("mine", GOOD)
+    values = yaml.safe_load((mine / "params.yaml").read_text())
+    values["prepare"]["sources"][0]["name"] = "mine"
+    (mine / "params.yaml").write_text(yaml.safe_dump(values))
+    commands.promote(root, mine)
+    renew(mine, OTHER)
+    state = retraining(root, return_state=True)
+    assert (state.name, trained) == ("Promoted", [mine])  # not the root, whose model is another
+
+    keep(root / "logs", drawn.faces[:200], hour=9)
+    made = flows.retraining.gather_faces(root, mine, root / "logs")
+    names = [each.name for each in load_params(made / "params.yaml").prepare.sources]
+    assert (made, names) == (root / "runs" / "renewal", ["mine", "kept", "restyled"])
+
+    shutil.rmtree(mine)
+    state = retraining(root, force=True, return_state=True)
+    assert state.is_failed()
+    assert f"{mine}: no params.yaml" in state.message
+
+
+def test_a_challenger_of_other_faces_is_refused(workspace, renew, trained):  # noqa: F811
+    """They may be other people's: what it is worth where the champion serves, nobody has seen."""
+    root = workspace("served", matrix(sharpness=0.55))
+    metadata = read_json(root / "models" / "package" / "metadata.json")
+    metadata["accuracy"]["fer2013"] = 0.7
+    write_json(root / "models" / "package" / "metadata.json", metadata)
+    commands.promote(root, root)
+    state = retraining(renew(root, OTHER), return_state=True)
+    assert state.name == "Refused"
+    assert state.message.endswith(
+        "the champion was tested on fer2013, too, of which this run has no test faces"
+    )
+    commands.promote(root, root)  # a person may
+
+
+def test_a_model_that_was_rolled_back_stays_out_until_a_person_brings_it_back(
+    served,
+    workspace,  # noqa: F811
+    trained,
+):
+    first = releases.read_champion(served)["tag"]
+    assert retraining(served, return_state=True).name == "Promoted"
+    commands.rollback(served, "dark rooms", None)
+    state = retraining(served, force=True, return_state=True)
+    assert state.name == "Refused"
+    assert "was rolled back on 20" in state.message
+    assert "(dark rooms); `mien promote` brings it back" in state.message
+    assert releases.read_champion(served)["tag"] == first
+    commands.promote(served, served)
+    commands.promote(served, workspace("third", matrix(sharpness=0.7)))
+    assert releases.find_rollback(served, tag_of(served)) is None
+
+
+def test_faces_that_another_run_reads_are_left_alone(served, drawn):  # noqa: F811
+    logs = served / "logs"
+    keep(logs, drawn.faces[:200], hour=9)
+    made = flows.retraining.gather_faces(served, served, logs)
+    faces = served / "monitoring" / "renewal" / "restyled"
+    before = sorted(faces.iterdir())
+    keep(logs, (drawn.faces[200:] * 0.4).astype(np.uint8), hour=10)
+    with locked(made), pytest.raises(MienError, match="another run is at work here"):
+        flows.retraining.gather_faces(served, served, logs)
+    assert sorted(faces.iterdir()) == before
+
+
+def test_a_broken_list_of_turns_is_named(served, trained):
+    root = served
     (root / "monitoring").mkdir()
     for text in ("[", "[1]"):
         (root / "monitoring" / "retrainings.json").write_text(text)
@@ -121,17 +228,17 @@ def test_a_broken_list_of_turns_is_named(workspace, trained):  # noqa: F811
     assert trained == []
 
 
-def test_a_failed_training_changes_nothing(workspace, monkeypatch):  # noqa: F811
+def test_a_failed_training_changes_nothing(served, monkeypatch):
     @flow(name="training")
-    def fails(workspace):
+    def fails(workspace):  # noqa: F811
         return Failed(message="stage 'cluster' failed")
 
-    root = workspace("served", GOOD)
+    before = releases.read_champion(served)
     monkeypatch.setattr(flows.retraining, "training", fails)
-    state = retraining(root, return_state=True)
+    state = retraining(served, return_state=True)
     assert state.is_failed()
     assert "no challenger: stage 'cluster' failed" in state.message
-    assert releases.read_champion(root) is None
+    assert releases.read_champion(served) == before
 
 
 def keep(logs: Path, faces: np.ndarray, hour: int) -> None:
@@ -150,11 +257,11 @@ def keep(logs: Path, faces: np.ndarray, hour: int) -> None:
 def test_kept_faces_and_labelled_ones_in_their_look_join(workspace, drawn):  # noqa: F811
     root = workspace("served", GOOD)
     logs = root / "logs"
-    assert flows.retraining.gather_faces(root, logs) == root
+    assert flows.retraining.gather_faces(root, root, logs) == root
     keep(logs, drawn.faces[:90], hour=8)
     dark = (drawn.faces * 0.4).astype(np.uint8)
     keep(logs, dark[:200], hour=9)
-    made = flows.retraining.gather_faces(root, logs, since="2026-03-01T08:30")
+    made = flows.retraining.gather_faces(root, root, logs, since="2026-03-01T08:30")
     assert made == root / "runs" / "renewal"
 
     params = load_params(made / "params.yaml")
@@ -175,23 +282,23 @@ def test_kept_faces_and_labelled_ones_in_their_look_join(workspace, drawn):  # n
     assert {str(kept.path), str(restyled.path)} <= set(stage["deps"])
 
     learned[0].unlink()  # an operator deletes a face: the next renewal does without it
-    flows.retraining.gather_faces(root, logs)
+    flows.retraining.gather_faces(root, root, logs)
     assert learned[0].name not in Path(kept.path).read_text()
 
 
 def test_without_a_known_look_nothing_is_restyled(workspace, drawn):  # noqa: F811
     root = workspace("served", GOOD)
     keep(root / "logs", drawn.faces[:60], hour=8)  # under min_faces
-    made = flows.retraining.gather_faces(root, root / "logs")
+    made = flows.retraining.gather_faces(root, root, root / "logs")
     assert [each.name for each in load_params(made / "params.yaml").prepare.sources] == [
         "synthetic",
         "kept",
     ]
 
 
-def test_the_reference_is_of_the_model_that_was_judged(workspace, trained, monkeypatch):  # noqa: F811
+def test_the_reference_is_of_the_model_that_was_judged(served, trained, monkeypatch):
     """While a person thinks it over, another run may be at work where it was trained."""
-    root = workspace("served", GOOD)
+    root = served
     values = yaml.safe_load((root / "params.yaml").read_text())
     values["promotion"] |= {"approval": "manual"}
     (root / "params.yaml").write_text(yaml.safe_dump(values))
@@ -213,15 +320,11 @@ def test_the_reference_is_of_the_model_that_was_judged(workspace, trained, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("approve", "name"), [(True, "Promoted"), (False, "Refused")])
-def test_a_person_is_asked(workspace, trained, approve, name):  # noqa: F811
-    root = workspace("served", GOOD)
-    commands.promote(root, root)
+def test_a_person_is_asked(served, trained, approve, name):
+    root = served
     values = yaml.safe_load((root / "params.yaml").read_text())
     values["promotion"] |= {"approval": "manual"}
     (root / "params.yaml").write_text(yaml.safe_dump(values))
-    other = workspace("other", OTHER)
-    (root / "models").rename(root / "old")
-    (other / "models").rename(root / "models")
 
     paused = []
 

@@ -35,7 +35,10 @@ def test_first_promotion_writes_record_and_pointer(workspace, capsys):
     record = read_json(root / "releases" / pointer["release"])
     assert record["decision"] == "promoted"
     assert record["champion"] is None
-    assert set(record["evidence"]) == {"lock", "lock_file", "commit", "data", "params"}
+    assert set(record["evidence"]) == {
+        *("lock", "lock_file", "commit", "workspace", "data", "params")
+    }
+    assert record["evidence"]["workspace"] == "."
     assert record["evidence"]["params"]["seed"] == 0
     (faces,) = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["prepare"]["outs"]
     prepared = hashlib.sha256(f"{faces['path']} {faces['md5']}".encode())

@@ -39,11 +39,14 @@ class Gathered:
     look: Look | None
 
 
-def gather(root: Path, logs: Path, since: str, least: int, seed: int) -> Gathered:
-    """Write the sources of a renewal into ``monitoring/renewal`` of a workspace.
+def gather(
+    workspace: Path, folder: Path, logs: Path, since: str, least: int, seed: int
+) -> Gathered:
+    """Write the sources of a renewal.
 
     Args:
-        root: the workspace.
+        workspace: whose labelled faces are restyled.
+        folder: gets them, and the list of the kept ones.
         logs: the service's log folder.
         since: when the pictures became what they are now (ISO, UTC); the empty text: all of them.
         least: with fewer kept faces since then, or none labelled, nothing is restyled.
@@ -52,13 +55,12 @@ def gather(root: Path, logs: Path, since: str, least: int, seed: int) -> Gathere
     learned, held_out = list_kept(logs)
     if not learned:
         return Gathered([], 0, len(held_out), 0, None)
-    folder = root / "monitoring" / "renewal"
     listing = folder / "kept.csv"
     paths = [os.path.relpath(path, folder) for path in learned]
     with replacing_file(listing) as temporary:
         pd.DataFrame({"path": paths}).to_csv(temporary, index=False)
     sources = [_source(KEPT, listing, "unlabelled")]
-    labelled, faces = _labelled(root)
+    labelled, faces = _labelled(workspace)
     new = read_kept(logs, learned, faces.shape[-1], since, _LOOKED_AT)[0] if len(faces) else faces
     if len(new) < max(least, 1):
         return Gathered(sources, len(learned), len(held_out), 0, None)
@@ -79,9 +81,9 @@ def _source(name: str, listing: Path, role: str) -> dict[str, Any]:
     return {"name": name, "kind": "csv", "path": str(listing), "role": role}
 
 
-def _labelled(root: Path) -> tuple[pd.DataFrame, np.ndarray]:
+def _labelled(workspace: Path) -> tuple[pd.DataFrame, np.ndarray]:
     """The workspace's labelled faces in a fixed random order; none where nothing is prepared."""
-    prepared = root / "data" / "prepared"
+    prepared = workspace / "data" / "prepared"
     if not (prepared / "manifest.parquet").is_file():
         return pd.DataFrame(), np.empty((0, 1, 1), np.uint8)
     table = read_manifest(prepared / "manifest.parquet")

@@ -1,12 +1,13 @@
 """``mien promote``, ``mien rollback`` and ``mien releases``."""
 
+import os
 from pathlib import Path
 
 from mien import packaging
 from mien.errors import MienError
 from mien.params import load_params, parse_params
 from mien.promotion import releases
-from mien.promotion.gate import judge, read_test_sets
+from mien.promotion.gate import Check, Judgement, judge, read_test_sets
 from mien.yaml_files import read_yaml
 
 
@@ -14,10 +15,16 @@ class AlreadyChampion(MienError):
     """The challenger and the champion are one."""
 
 
-def decide(root: Path, trained: Path) -> releases.Record:
+def decide(root: Path, trained: Path, renewal: bool = False) -> releases.Record:
     """Judge the package that ``trained`` holds against the champion of ``root``; change nothing.
 
     The package is put into the model store, where it must be to be served.
+
+    Args:
+        root: the workspace with the releases.
+        trained: the workspace with the package.
+        renewal: nobody asked for this challenger by name. Then it must be tested on all that the
+            champion was tested on, and not be one that a person has rolled back.
 
     Raises:
         AlreadyChampion: there is nothing to compare.
@@ -40,8 +47,23 @@ def decide(root: Path, trained: Path) -> releases.Record:
         packaging.find_model(champion) if champion else None,
         read_test_sets(data / "manifest.parquet", data / "faces.npy"),
         settings,
+        renewal,
     )
-    return releases.make_record(judgement, tag, champion, trained, values)
+    if renewal and (record := releases.find_rollback(root, tag)):
+        judgement = Judgement([_rolled_back(record), *judgement.checks], judgement.metrics)
+    # a renewal's own folder is made anew each time: the next one renews what this one did
+    renews = trained.resolve() == (root / releases.RENEWAL).resolve()
+    workspace = os.path.relpath(releases.champion_workspace(root) if renews else trained, root)
+    return releases.make_record(judgement, tag, champion, trained, workspace, values)
+
+
+def _rolled_back(record: releases.Record) -> Check:
+    return Check(
+        "rolled back",
+        False,
+        f"{record['champion']} was rolled back on {record['created_at'][:10]} "
+        f"({record['reason']}); `mien promote` brings it back",
+    )
 
 
 def carry_out(root: Path, record: releases.Record) -> str:

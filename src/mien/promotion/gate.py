@@ -105,6 +105,7 @@ def judge(
     champion: Path | None,
     test_sets: Sequence[HeldOut],
     settings: PromotionSettings,
+    renewal: bool = False,
 ) -> Judgement:
     """Compare two packages on the same test faces.
 
@@ -114,6 +115,8 @@ def judge(
             needs no comparison is checked.
         test_sets: each must pass.
         settings: the limits.
+        renewal: nobody chose the challenger's data, so there must be test faces of every set that
+            the champion was tested on: on others it may look worse than it is where it serves.
 
     Raises:
         MienError: a package lacks a file, or the two name different expressions.
@@ -127,6 +130,8 @@ def judge(
             "releases/champion.json"
         )
     checks, metrics = [], {}
+    if renewal and old:
+        checks.append(_covers(old, test_sets))
     for test_set in test_sets:
         found, measured = _compare(test_set, challenger, champion, new, old, settings)
         checks += found
@@ -142,6 +147,18 @@ def predict(package: Path, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     size = _read_metadata(package)["image_size"]
     return packaging.predict(package, np.stack([resize(face, size) for face in faces]))[0]
+
+
+def _covers(champion: dict[str, Any], test_sets: Sequence[HeldOut]) -> Check:
+    known = set(champion["accuracy"])
+    missing = ", ".join(sorted(known - {each.name for each in test_sets}))
+    return Check(
+        "test sets",
+        not missing,
+        f"the champion was tested on {missing}, too, of which this run has no test faces"
+        if missing
+        else f"all that the champion was tested on: {', '.join(sorted(known))}",
+    )
 
 
 def _compare(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mien.promotion.gate import Judgement
 
 FOLDER, POINTER = "releases", "champion.json"
+RENEWAL = Path("runs", "renewal")
+"""Of a workspace: where challengers that kept faces have joined are trained."""
 
 Record = dict[str, Any]
 
@@ -53,6 +55,37 @@ def list_releases(root: Path) -> list[Record]:
     # what begins with a dot, a killed process has left half written
     paths = sorted(path for path in (root / FOLDER).glob("[!.]*.json") if path.name != POINTER)
     return [_read_record(path) for path in paths]
+
+
+def champion_workspace(root: Path) -> Path:
+    """The workspace whose settings and labelled faces made the champion: what a renewal renews.
+
+    ``root`` itself where no record says: there is none, or an earlier version wrote it.
+
+    Raises:
+        MienError: it is not there any more.
+    """
+    pointer = read_champion(root)
+    path = root / FOLDER / pointer["release"] if pointer else None
+    record = _read_record(path) if path and path.is_file() else {}
+    workspace = (root / record.get("evidence", {}).get("workspace", ".")).resolve()
+    if not (workspace / "params.yaml").is_file():
+        raise MienError(
+            f"{workspace}: no params.yaml, but {record.get('challenger', 'the champion')} was "
+            "trained there, and its renewal begins with those settings; bring it back, or "
+            "`mien promote` a model that was trained elsewhere"
+        )
+    return workspace
+
+
+def find_rollback(root: Path, tag: str) -> Record | None:
+    """The record by which a person took this model out of service, if that is where it stands."""
+    for record in reversed(list_releases(root)):
+        if record["decision"] == "rolled-back" and record.get("champion") == tag:
+            return record
+        if record["decision"] in ("promoted", "rolled-back") and record["challenger"] == tag:
+            return None
+    return None
 
 
 def _read_record(path: Path) -> Record:
@@ -103,6 +136,7 @@ def make_record(
     tag: str,
     champion: str | None,
     trained: Path,
+    workspace: str,
     params: Mapping[str, Any],
 ) -> Record:
     """What a decision rests on.
@@ -112,6 +146,7 @@ def make_record(
         tag: the challenger's, in the model store.
         champion: the tag that it was compared with.
         trained: the workspace in which the challenger was trained.
+        workspace: the one that a renewal of it begins with, seen from that of the releases.
         params: all settings there; of those that stages read, the record has what they read.
     """
     lock = trained / "dvc.lock"
@@ -125,6 +160,7 @@ def make_record(
             "lock": packaging.hash_lock(lock),
             "lock_file": hash_file(lock),
             "commit": packaging.find_commit(trained),
+            "workspace": workspace,
             "data": _data_hash(lock),
             "params": merge(params, _settings(lock)),
         },
