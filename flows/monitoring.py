@@ -86,6 +86,7 @@ def _look(root: Path, logs: Path, settings: MonitoringSettings) -> RunState:
         state = replace(state, pending=_event(root, logs, verdict, number, folder, state.since))
     write_state(root, state)  # from here on the rows are judged
     _send_pending(root, state)
+    report.forget_pages(root / FOLDER, settings.pages_kept)
     return Completed(name=_NAMES[verdict.status], message=verdict.reason)
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.events.clients import PrefectEventsClient
@@ -97,6 +98,20 @@ def test_from_no_log_to_drift(place, sent):
     assert shown["monitoring-picture"].startswith("data:image/png;base64,")
     assert "page.html" in shown["monitoring-page"]
     assert run(place).name == "Waiting"
+
+
+def test_pages_of_old_windows_go_and_their_verdicts_stay(place, sent):
+    values = yaml.safe_load((place.root / "params.yaml").read_text())
+    values["monitoring"]["pages_kept"] = 2
+    (place.root / "params.yaml").write_text(yaml.safe_dump(values))
+    for _ in range(4):
+        place.log.add(draw(120, RNG))
+        assert run(place).is_completed()
+    folder = place.root / "monitoring"
+    windows = [f"{number:06d}" for number in range(1, 5)]
+    for name, there in (("verdict.json", windows), ("page.html", windows[2:])):
+        assert sorted(each.parent.name for each in folder.glob(f"windows/*/{name}")) == there
+    assert len(list(folder.glob("evidently/*/snapshots/*.json"))) == 2
 
 
 def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mien.data.manifest import measure
+from mien.errors import MienError
 from mien.monitoring.kept import IMAGES, list_kept, renew_reference
 from mien.monitoring.log import read_window
 from mien.monitoring.reference import read_reference
@@ -110,5 +111,9 @@ def test_too_few_gone_and_broken_faces(service, package, tmp_path):  # noqa: F81
     held_out[1].unlink()
     assert renew_reference(*arguments, least=1, most=900) == len(held_out) - 2
     assert renew_reference(*arguments, least=1, most=3) == 3
+    (renewed,) = (tmp_path / "monitoring" / "references").iterdir()
+    renewed.write_bytes(b"torn")
+    with pytest.raises(MienError, match=rf"{renewed}: .* without this file the packaged one"):
+        read_reference(package, tmp_path)
     assert renew_reference(tmp_path, package, tmp_path / "none", "", least=1, most=3) == 0
     assert renew_reference(tmp_path, package, service.logs, "2027", least=1, most=3) == 0

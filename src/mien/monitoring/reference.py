@@ -49,10 +49,12 @@ def read_reference(package: Path, root: Path | None = None) -> Reference:
     Raises:
         MienError: a file is missing or cannot be read.
     """
+    path = package / packaging.REFERENCE
     try:
         metadata: dict[str, Any] = read_json(package / packaging.METADATA)
         renewed = root / REFERENCES / f"{metadata['version']}.parquet" if root else None
-        path = renewed if renewed and renewed.is_file() else package / packaging.REFERENCE
+        if renewed and renewed.is_file():
+            path = renewed
         faces = pd.read_parquet(path)
         kept = ["confidence", *IMAGE[:3], *_components(faces)]
         table = faces[kept].astype(np.float32)
@@ -70,7 +72,8 @@ def read_reference(package: Path, root: Path | None = None) -> Reference:
             "run the stage `package` again, or name another model"
         ) from None
     except (ValueError, KeyError, OSError) as error:  # pyarrow's errors are of these
-        raise MienError(f"{package}: its drift reference cannot be read: {error}") from None
+        way = "" if path.parent == package else "; without this file the packaged one counts"
+        raise MienError(f"{path}: this drift reference cannot be read: {error}{way}") from None
 
 
 def _components(faces: pd.DataFrame) -> list[str]:

@@ -72,6 +72,26 @@ def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
     state.write_snapshot(project, uuid5(project, str(number)), snapshot.to_snapshot_model())
 
 
+def forget_pages(folder: Path, keep: int) -> None:
+    """Remove page, picture and snapshot of all windows but the newest.
+
+    Args:
+        folder: of monitoring, with ``windows`` and ``evidently``.
+        keep: so many windows stay whole; of the others the verdicts stay.
+    """
+    from evidently.ui.storage.local.base import LocalState
+
+    windows = sorted(path for path in (folder / "windows").glob("[0-9]*") if path.is_dir())
+    for window in windows[:-keep]:
+        for name in ("page.html", "picture.png"):
+            (window / name).unlink(missing_ok=True)
+    state = LocalState(str(folder / "evidently"))
+    for project in state.list_projects():
+        kept = {uuid5(project, str(int(window.name))) for window in windows[-keep:]}
+        for snapshot in set(state.list_snapshots(project)) - kept:
+            state.delete_snapshot(project, snapshot)
+
+
 def _make_project(folder: Path) -> UUID:
     """The project with its panels; its number."""
     from evidently.sdk.models import PanelMetric

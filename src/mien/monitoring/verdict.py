@@ -86,7 +86,10 @@ def judge(
             "(monitoring.min_faces); they wait for the next window"
         )
         if not window.pictures and (others := window.skipped.get(ANOTHER_MODEL)):
-            reason += f"; {others} are of another model: has the service been restarted?"
+            reason += (
+                f"; {others} are of another model than {reference.version}, which is watched: "
+                "restart the service, or, if it was started with MIEN_MODEL, set that here, too"
+            )
         return Verdict("too few", reason, bad_windows=bad_windows, **common)  # type: ignore[arg-type]
     severity = max((each.effect for each in drifted), default=0.0)
     bad = bad_windows + 1 if drifted else 0

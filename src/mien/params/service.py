@@ -77,3 +77,5 @@ class MonitoringSettings(Section):
     cooldown_hours: Weight
     """Least time between two retrainings."""
     retrainings_per_day: Positive
+    pages_kept: Positive
+    """Windows whose page, picture and snapshot stay, some 6 MB each; verdicts stay for ever."""

@@ -8,6 +8,7 @@ the challenger was compared with.
 import fcntl
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -271,7 +272,7 @@ def commit_release(root: Path, record: Record) -> None:
     _git(root, "commit", "--quiet", "--message", f"Release {tag}: {decision}", "--", FOLDER)
     versions = _git(root, "tag", "--list", f"{name}@v*", "--format=%(refname:short) %(subject)")
     if decision == "promoted":
-        version = f"{name}@v{len(versions.splitlines()) + 1}.0.0"
+        version = f"{name}@v{_next(versions)}.0.0"
         _git(root, "tag", "--annotate", "--message", tag, version)
     elif decision == "rolled-back":
         lines = (line.partition(" ") for line in versions.splitlines())
@@ -281,9 +282,15 @@ def commit_release(root: Path, record: Record) -> None:
         version = known[tag]
     else:
         return
-    number = len(_git(root, "tag", "--list", f"{name}#champion#*").split()) + 1
-    stage = f"{name}#champion#{number}"
+    stage = f"{name}#champion#{_next(_git(root, 'tag', '--list', f'{name}#champion#*'))}"
     _git(root, "tag", "--annotate", "--message", tag, stage, f"{version}^{{commit}}")
+
+
+def _next(tags: str) -> int:
+    """One more than the highest number among tags, one a line: versions and stages may have gaps,
+    for people set such tags, too."""
+    numbers = re.findall(r"^[^@#\n]+(?:@v|#champion#)(\d+)", tags, re.MULTILINE)
+    return max(map(int, numbers), default=0) + 1
 
 
 def _point(root: Path, tag: str, release: str) -> None:
