@@ -19,9 +19,14 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotifica
 from prefect.events.schemas.automations import EventTrigger, Posture
 from pydantic import SecretStr
 
+from flows.lifetime import End
+
 SILENT = timedelta(seconds=90)
 """Heartbeats come every 30 seconds: three are missing."""
-_ENDS = {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed")}
+_ENDS = {
+    f"prefect.flow-run.{end}"
+    for end in ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", *End)
+}
 _TROUBLE = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"}
 _FIELDS = {
     "flow": "flow.name",

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from enum import StrEnum
 from typing import Any
 
 from prefect import Flow
@@ -22,6 +23,19 @@ HEARTBEAT = 30
 """Seconds between two signs of life of a run by hand; those of a worker's stand in prefect.yaml."""
 _POLL = 1.0
 """Seconds between two looks."""
+
+
+class End(StrEnum):
+    """How a completed run of `flows.monitoring` or `flows.retraining` ended: its state's name."""
+
+    NO_DRIFT = "No drift"
+    WATCH = "Watch"
+    DRIFT = "Drift"
+    WAITING = "Waiting"
+    PROMOTED = "Promoted"
+    REFUSED = "Refused"
+    UNCHANGED = "Unchanged"
+    SKIPPED = "Skipped"
 
 
 def end_with_worker() -> None:

@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
-from flows.lifetime import run_by_hand
+from flows.lifetime import End, run_by_hand
 from mien.errors import MienError
 from mien.files import replacing_folder, write_json
 from mien.monitoring import report
@@ -36,7 +36,7 @@ from mien.params.service import MonitoringSettings
 from mien.serving.package import find_package
 
 EVENT = "mien.drift.detected"
-_NAMES = {"ok": "No drift", "watch": "Watch", "drift": "Drift"}
+_NAMES = {"ok": End.NO_DRIFT, "watch": End.WATCH, "drift": End.DRIFT}
 
 
 @flow(name="monitoring")
@@ -78,7 +78,7 @@ def _look(root: Path, logs: Path, settings: MonitoringSettings) -> RunState:
             key="monitoring-verdict",
             description=verdict.reason,
         )
-        return Completed(name="Waiting", message=verdict.reason)
+        return Completed(name=End.WAITING, message=verdict.reason)
     folder = write_page(root, window, reference, verdict, number)
     publish(folder, window, reference, verdict, number)
     state = state.after(window, verdict)

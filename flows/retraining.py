@@ -20,7 +20,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, Failed
 
-from flows.lifetime import run_by_hand
+from flows.lifetime import End, run_by_hand
 from flows.monitoring import log_folder
 from flows.training import training
 from mien.errors import MienError
@@ -80,10 +80,10 @@ def retraining(
         params = load_params(root / "params.yaml")
         since = _as_logged(since)
         if told := nothing_to_renew(root):
-            return Completed(name="Skipped", message=told)
+            return Completed(name=End.SKIPPED, message=told)
         renewed = champion_workspace(root)
         if told := claim_turn(root, params.monitoring, force):
-            return Completed(name="Skipped", message=told)
+            return Completed(name=End.SKIPPED, message=told)
         kept = (logs or log_folder(root)).resolve()
         trained = gather_faces(root, renewed, kept, since)
         state = training(workspace=trained, return_state=True)
@@ -97,11 +97,11 @@ def retraining(
             refer_to_kept(root, named_package(record["challenger"]), kept, since)
         conclude(root, record)
     except AlreadyChampion as error:
-        return Completed(name="Unchanged", message=str(error))
+        return Completed(name=End.UNCHANGED, message=str(error))
     except MienError as error:
         return Failed(message=str(error))
     return Completed(
-        name="Promoted" if record["decision"] == "promoted" else "Refused",
+        name=End.PROMOTED if record["decision"] == "promoted" else End.REFUSED,
         message=f"{record['challenger']}: {record['reason']}",
     )
 

@@ -100,8 +100,11 @@ def test_worker_flow_and_stage_killed_at_once_are_found_by_their_silence(house, 
     assert_recovers(house, counting)
 
 
-def test_a_run_by_hand_that_is_killed_is_found_by_its_silence(house, counting):
-    """It stood as *Running* for ever."""
+def test_a_run_by_hand_that_is_killed_is_found_by_its_silence(house, counting, tmp_path, root):
+    """It stood as *Running* for ever. One whose end has another name has not fallen silent."""
+    shutil.copy(root / "params.yaml", tmp_path)
+    ended = house.wait(house.start("monitoring/hourly", workspace=str(tmp_path)))
+    assert ended["state"]["name"] == "Waiting"
     command = [sys.executable, "-m", "flows.training", "--workspace", str(counting.root)]
     process = subprocess.Popen(
         command,
@@ -117,6 +120,13 @@ def test_a_run_by_hand_that_is_killed_is_found_by_its_silence(house, counting):
     dead = house.wait(run["id"], seconds=240)
     assert dead["state_type"] == "CRASHED"
     assert "No sign of life" in dead["state"]["message"]
+
+    def acted() -> str:
+        what = {"event": {"prefix": ["prefect.automation.action."]}}
+        return json.dumps(house.post("events/filter", filter=what))
+
+    house.until(lambda: run["id"] in acted(), 30)
+    assert ended["id"] not in acted()
     assert_recovers(house, counting)
 
 

@@ -169,7 +169,7 @@ def test_what_is_renewed_is_what_the_champion_was_made_of(workspace, renew, trai
     shutil.rmtree(mine)
     state = retraining(root, force=True, return_state=True)
     assert state.is_failed()
-    assert f"{mine}: no params.yaml" in state.message
+    assert f"{mine}: no dvc.lock" in state.message
 
 
 def test_a_challenger_of_other_faces_is_refused(workspace, renew, trained):  # noqa: F811
