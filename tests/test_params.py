@@ -59,6 +59,10 @@ def test_the_overlay_for_real_data_is_right(root):
         ("pretrain.learning_rate", 0, "greater than 0"),
         ("pretrain.larger.learning_rate", math.inf, "finite"),
         ("cluster.prior_strength", math.inf, "finite"),  # no number came of it
+        ("cluster.temperature", math.inf, "finite"),
+        ("package.parity_tolerance", math.inf, "finite"),  # JSON, which holds them all, has none
+        ("promotion.max_latency_ms", math.inf, "finite"),
+        ("promotion.max_size_mb", math.inf, "finite"),
         ("monitoring.cooldown_hours", math.inf, "finite"),
         ("promotion.approval_hours", math.inf, "finite"),
         ("pretrain.self_supervised.epochs", -1, "greater than or equal to 0"),

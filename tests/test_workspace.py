@@ -172,6 +172,19 @@ def test_a_setting_of_an_earlier_version_is_left_out(folders, tmp_path):
     assert (out / "params.yaml").read_text() == before
 
 
+def test_the_one_network_that_labelled_once_still_labels(folders, tmp_path):
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    made = (out / "params.yaml").read_text()
+    now = "  networks:\n  - accnn\n  rounds"
+    assert made.count(now) == 1
+    (out / "params.yaml").write_text(made.replace(now, "  network: larger\n  rounds"))
+    settings = workspace_params(out)
+    assert settings is not None
+    assert settings["cluster"]["networks"] == ["larger"]
+    assert "network" not in settings["cluster"]
+
+
 def test_what_dvc_has_against_a_folder_is_no_traceback(tmp_path, monkeypatch):
     (tmp_path / "config").write_text("no configuration")
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path))
@@ -331,6 +344,19 @@ def test_an_override_changes_its_line_and_no_other(tmp_path, root):
         "-   learning_rate: 0.003",
         "+   learning_rate: 1.0e-05",
     ]
+
+
+def test_other_pictures_are_for_mien_run(folders, tmp_path):
+    """The pipeline there would go on reading, and watching, those of before."""
+    out = tmp_path / "run"
+    make_workspace(out, settings_for(folders))
+    before = (out / "params.yaml").read_text()
+    sources = yaml.safe_load(before)["prepare"]["sources"]
+    for changes in ({"prepare.data": "/elsewhere"}, {"prepare": {"sources": sources[:1]}}):
+        with pytest.raises(MienError, match=rf"prepare\.\w+: .*dvc.yaml names .*--out {out}"):
+            override(out, changes)
+    override(out, {"prepare.sources": sources})
+    assert (out / "params.yaml").read_text() == before
 
 
 @pytest.mark.parametrize(

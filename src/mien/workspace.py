@@ -28,7 +28,7 @@ _MARK = "# Made by `mien run`, which writes this file anew: give it the changes.
 _PACKAGE = Path(mien.__file__).parent
 _HELD_OUT = 0.15
 """Share of a user's labelled faces kept for validation, and for testing where no test is given."""
-_GONE = [("promotion", "bootstrap")]
+_GONE = [("promotion", "bootstrap"), ("cluster", "network")]
 """Settings of earlier versions, by section and name."""
 
 
@@ -86,6 +86,9 @@ def workspace_params(root: Path) -> dict[str, Any] | None:
     if not _is_ours(root):
         return None
     settings = read_yaml(root / "params.yaml")
+    cluster = settings.get("cluster")
+    if isinstance(cluster, dict) and isinstance(one := cluster.get("network"), str):
+        cluster.setdefault("networks", [one])  # once there was but one
     for section, name in _GONE:
         if isinstance(settings.get(section), dict):
             settings[section].pop(name, None)
@@ -155,7 +158,8 @@ def override(root: Path, overrides: Mapping[str, Any]) -> None:
         overrides: by dotted name (``pretrain.epochs``), or nested like ``params.yaml`` itself.
 
     Raises:
-        MienError: no such setting, or a value that it cannot have; nothing is changed then.
+        MienError: no such setting, a value that it cannot have, or other pictures in a workspace
+            that `make_workspace` made, whose ``dvc.yaml`` names them; nothing is changed then.
     """
     from ruamel.yaml import YAML
 
@@ -167,6 +171,12 @@ def override(root: Path, overrides: Mapping[str, Any]) -> None:
             changes = {key: changes}
         settings = merge(settings, changes)
     parse_params(settings, "overrides")
+    for name in ("data", "sources"):
+        if _is_ours(root) and settings["prepare"][name] != before["prepare"][name]:
+            raise MienError(
+                f"overrides: prepare.{name}: {root / 'dvc.yaml'} names the pictures of before; "
+                f"give the change to `mien run --out {root}`"
+            )
     keeper = YAML()  # unlike PyYAML it keeps comments
     keeper.preserve_quotes = True
     keeper.indent(mapping=2, sequence=4, offset=2)

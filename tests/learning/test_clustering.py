@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mien.learning import clustering
 from mien.learning.clustering import (
     FREE,
     Prototypes,
@@ -163,6 +164,28 @@ def test_neighbours_by_hand():
     )  # fmt: skip
     first = np.e / (np.e + 1)
     np.testing.assert_allclose(votes[0], [0.9 * first + 0.05, 0.9 * (1 - first) + 0.05], rtol=1e-5)
+
+
+def test_neighbours_are_the_same_whatever_is_compared_at_once(monkeypatch):
+    z, _ = blobs([0.5, 0.3, 0.2], count=150)
+    anchors, labels = blobs([0.4, 0.3, 0.3], count=60, seed=1)
+    prior = np.array([0.5, 0.3, 0.2], np.float32)
+    at_once = neighbour_votes(z, anchors, labels, prior, SETTINGS)
+    for similarities in (1, 1000):  # a row, and 16 rows
+        monkeypatch.setattr(clustering, "_SIMILARITIES", similarities)
+        votes = neighbour_votes(z, anchors, labels, prior, SETTINGS)
+        np.testing.assert_allclose(votes, at_once, rtol=1e-5)
+
+
+def test_free_prototypes_begin_in_the_half_far_from_the_labelled_faces():
+    axes = np.eye(4, dtype=np.float32)
+    near, far = np.repeat(axes[:2], 50, axis=0), np.repeat(axes[2:], 50, axis=0)
+    prototypes = initial_prototypes(
+        np.concatenate([near, far]), axes[:2], np.array([0, 1]), 2, changed(free_prototypes=4), 0
+    )
+    free = prototypes.vectors[prototypes.expressions == FREE]
+    assert len(free)
+    np.testing.assert_allclose(np.linalg.norm(free[:, 2:], axis=1), 1, rtol=1e-5)
 
 
 def test_prior_is_found_though_the_head_expected_another():

@@ -17,7 +17,7 @@ ones with expressions ``y_j``; K unit prototypes ``m_k``, each bound to an expre
    head.
 
 Every pass over the faces goes chunk by chunk and keeps only sums and counts, so memory is
-O(N + K·D) beside the embeddings themselves.
+O(N C + (K + L) D) beside the unlabelled faces' embeddings themselves.
 """
 
 from collections.abc import Iterator
@@ -33,6 +33,8 @@ Labels = NDArray[np.int64]
 
 FREE = -1
 """Expression of a prototype that is bound to none, and cluster of a face in the dustbin."""
+_SIMILARITIES = 2**24
+"""Of unlabelled to labelled faces at once: 64 MB, and three times that to sort them."""
 
 
 @dataclass(frozen=True)
@@ -262,15 +264,18 @@ def neighbour_votes(
 
     Soft nearest neighbours of PAWS (Assran et al. 2021), with the support made to follow the prior.
     """
-    similarity = z @ anchors.T
-    count = min(settings.neighbours, similarity.shape[1])
-    nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-    weights = np.exp(np.take_along_axis(similarity, nearest, axis=1) / settings.temperature)
-    counts = np.bincount(labels, minlength=len(prior))
-    weights *= (prior / np.maximum(counts, 1))[labels[nearest]]
-    votes = np.einsum("nk,nkc->nc", weights, np.eye(len(prior))[labels[nearest]])
-    # a tenth of the prior keeps an expression that no neighbour shows from being ruled out
-    result: Array = (0.9 * normalise(votes) + 0.1 * prior).astype(np.float32)
+    count = min(settings.neighbours, len(anchors))
+    voices = prior / np.maximum(np.bincount(labels, minlength=len(prior)), 1)
+    shown = np.eye(len(prior))
+    result = np.empty((len(z), len(prior)), np.float32)
+    for part in chunks(len(z), max(1, _SIMILARITIES // len(anchors))):
+        similarity = z[part] @ anchors.T
+        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        weights = np.exp(np.take_along_axis(similarity, nearest, axis=1) / settings.temperature)
+        weights *= voices[labels[nearest]]
+        votes = np.einsum("nk,nkc->nc", weights, shown[labels[nearest]])
+        # a tenth of the prior keeps an expression that no neighbour shows from being ruled out
+        result[part] = 0.9 * normalise(votes) + 0.1 * prior
     return result
 
 

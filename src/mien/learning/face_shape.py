@@ -232,6 +232,7 @@ def shape_r2(
     z = embed_faces(model, faces, rows[chosen]).embeddings
     truth = shapes.codes.numpy()[chosen]
     read = cross_val_predict(RidgeCV(alphas=np.logspace(-3, 3, 7)), z, truth, cv=2)
+    read = read.reshape(truth.shape)  # of a single code scikit-learn drops the axis
     weights = shapes.weights.numpy()
     left = ((read - truth) ** 2).mean(axis=0) @ weights
     return {"shape_r2": float(1 - left / (truth.var(axis=0) @ weights))}

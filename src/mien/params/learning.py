@@ -269,7 +269,7 @@ class ClusterSettings(JointSettings):
     """Share of the faces meant for the free prototypes: those of no known expression."""
     iterations: Positive
     """Alternations between assignment and prototype update within one clustering."""
-    temperature: Annotated[float, Field(ge=0.02)]
+    temperature: Annotated[float, Field(ge=0.02, allow_inf_nan=False)]
     """Of the cosine similarity in the assignment. Under 0.012 its exponential is too large for 32
     bits."""
     prior_steps: Count

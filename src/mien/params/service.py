@@ -23,7 +23,7 @@ class PackageSettings(Section):
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")
     """As BentoML wants it."""
     parity_faces: Positive
-    parity_tolerance: Annotated[float, Field(gt=0)]
+    parity_tolerance: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     reference_faces: Positive
     components: Positive
     """Principal components of the embedding kept as drift reference."""
@@ -51,9 +51,9 @@ class PromotionSettings(Section):
     """McNemar's test: a challenger that is worse with a smaller p is refused."""
     max_ece: Share
     """Expected calibration error."""
-    max_latency_ms: Annotated[float, Field(gt=0)]
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Median for one face on one CPU thread of the machine that judges."""
-    max_size_mb: Annotated[float, Field(gt=0)]
+    max_size_mb: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     """Of the ONNX file."""
     git_tag: bool
     """Commit each release and give it GTO's tags, where the workspace is a Git checkout."""

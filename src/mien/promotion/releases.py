@@ -70,10 +70,10 @@ def champion_workspace(root: Path) -> Path:
     path = root / FOLDER / pointer["release"] if pointer else None
     record = _read_record(path) if path and path.is_file() else {}
     workspace = (root / record.get("evidence", {}).get("workspace", ".")).resolve()
-    if not (workspace / "params.yaml").is_file():
+    if not (workspace / "dvc.lock").is_file():
         raise MienError(
-            f"{workspace}: no params.yaml, but {record.get('challenger', 'the champion')} was "
-            "trained there, and its renewal begins with those settings; bring it back, or "
+            f"{workspace}: no dvc.lock, but {record.get('challenger', 'the champion')} was "
+            "trained there, and its renewal begins with what is there; bring it back, or "
             "`mien promote` a model that was trained elsewhere"
         )
     return workspace

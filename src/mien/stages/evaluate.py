@@ -28,6 +28,8 @@ from mien.params import Params
 from mien.stages._run import run_stage
 
 TRAINING_STAGES = ("pretrain", "cluster", "finetune")
+_OF_NO_FIGURE = {"compute", "package", "promotion", "monitoring"}
+"""Sections of the settings that the report leaves out: they may change without making it wrong."""
 
 
 def main(
@@ -83,7 +85,9 @@ def main(
         },
         audit=read_json(audit),
         settings=yaml.safe_dump(
-            params.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+            params.model_dump(mode="json", by_alias=True, exclude=_OF_NO_FIGURE),
+            sort_keys=False,
+            allow_unicode=True,
         ),
     )
     write_json(metrics, {each.name: each.measures for each in test_sets})
