@@ -15,11 +15,13 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 import yaml
 
 from mien.pipeline import environment
+from tests.monitoring.rows import Log, draw, make_package
 
 pytestmark = pytest.mark.slow
 
@@ -103,8 +105,10 @@ def test_worker_flow_and_stage_killed_at_once_are_found_by_their_silence(house, 
 def test_a_run_by_hand_that_is_killed_is_found_by_its_silence(house, counting, tmp_path, root):
     """It stood as *Running* for ever. One whose end has another name has not fallen silent."""
     shutil.copy(root / "params.yaml", tmp_path)
+    make_package(tmp_path / "models" / "package")
+    Log(tmp_path / "logs").add(draw(120, np.random.default_rng(0)))
     ended = house.wait(house.start("monitoring/hourly", workspace=str(tmp_path)))
-    assert ended["state"]["name"] == "Waiting"
+    assert ended["state"]["name"] == "No drift"
     command = [sys.executable, "-m", "flows.training", "--workspace", str(counting.root)]
     process = subprocess.Popen(
         command,
