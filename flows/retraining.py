@@ -7,7 +7,6 @@ there is nothing to renew.
 
 import argparse
 import fcntl
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,14 +25,15 @@ from flows.training import training
 from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.lock import locked
-from mien.monitoring.kept import renew_reference
+from mien.monitoring.kept import list_kept, renew_reference
 from mien.monitoring.renewal import gather
 from mien.params import load_params
 from mien.params.service import MonitoringSettings, PromotionSettings
 from mien.promotion.commands import AlreadyChampion, carry_out, decide
-from mien.promotion.releases import RENEWAL, Record, champion_workspace, read_champion
+from mien.promotion.releases import Record, require_prepared
+from mien.promotion.renewals import GATHERED, RENEWAL, champion_workspace, why_not
 from mien.serving.package import named_package
-from mien.workspace import make_workspace
+from mien.workspace import complete_params, make_workspace, workspace_params
 from mien.yaml_files import merge, read_yaml
 
 _HISTORY = 100
@@ -68,7 +68,7 @@ def retraining(
         since: when the faces became what they are now (ISO; UTC where it names no zone). Those kept
             from then on show the new look, and later windows are compared with them; where it is
             empty, all kept ones.
-        force: pay no heed to the cool-down and the daily limit.
+        force: pay no heed to the cool-down and the daily limit, nor to a rollback.
 
     Returns:
         Completed, named *Promoted*, *Refused*, *Unchanged* (the challenger is the champion) or
@@ -79,7 +79,7 @@ def retraining(
     try:
         params = load_params(root / "params.yaml")
         since = _as_logged(since)
-        if told := nothing_to_renew(root):
+        if told := why_not(root, force):
             return Completed(name=End.SKIPPED, message=told)
         renewed = champion_workspace(root)
         if told := claim_turn(root, params.monitoring, force):
@@ -115,21 +115,6 @@ def _as_logged(since: str) -> str:
     except ValueError:
         raise MienError(f"since: {since!r} is no time; write it as 2026-03-01T12:00") from None
     return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
-
-
-def nothing_to_renew(root: Path) -> str | None:
-    """Why a challenger could not take anything's place here; None where it could."""
-    if named := os.environ.get("MIEN_MODEL"):
-        return (
-            f"MIEN_MODEL names {named}, which is served whatever the gate says; unset it for the "
-            "service and here to serve champions"
-        )
-    if read_champion(root) is None:
-        return (
-            f"{root}: no champion, so there is nothing to renew; `mien promote` makes the first, "
-            "of a model that a person has chosen"
-        )
-    return None
 
 
 @task(cache_policy=NO_CACHE)
@@ -186,17 +171,21 @@ def too_soon(starts: list[datetime], now: datetime, settings: MonitoringSettings
 def gather_faces(root: Path, renewed: Path, logs: Path, since: str = "") -> Path:
     """The workspace to train in: ``renewed``, or one where kept faces join what that learns from.
 
-    See `mien.monitoring.renewal`. Nothing is gathered while another run reads what was.
+    See `mien.monitoring.renewal`. Nothing is gathered while another run reads what was, or makes
+    anew what ``renewed`` has prepared.
     """
     trained, least = root / RENEWAL, load_params(root / "params.yaml").monitoring.min_faces
-    seed = load_params(renewed / "params.yaml").seed
-    trained.mkdir(parents=True, exist_ok=True)
-    with locked(trained):
-        gathered = gather(renewed, root / "monitoring" / "renewal", logs, since, least, seed)
-    if not gathered.sources:
+    made = workspace_params(renewed)  # None of a checkout
+    values = read_yaml(renewed / "params.yaml") if made is None else complete_params(made)
+    if not list_kept(logs)[0]:
         get_run_logger().info("no kept faces in %s: training on the configured sources", logs)
+        if made is not None:  # by an earlier version, perhaps
+            make_workspace(renewed, values)
         return renewed
-    values = read_yaml(renewed / "params.yaml")
+    trained.mkdir(parents=True, exist_ok=True)
+    with locked(trained), locked(renewed):
+        require_prepared(renewed)
+        gathered = gather(renewed, root / GATHERED, logs, since, least, values["seed"])
     changes = {
         "prepare": {
             "data": str((renewed / values["prepare"]["data"]).resolve()),
@@ -303,7 +292,7 @@ def main() -> None:
     parser.add_argument(
         "--since", default="", metavar="TIME", help="when faces became what they are now (ISO, UTC)"
     )
-    parser.add_argument("--force", action="store_true", help="whatever the cool-down says")
+    parser.add_argument("--force", action="store_true", help="whatever cool-down or rollback says")
     options = parser.parse_args()
     state = run_by_hand(retraining, **vars(options))
     print(f"{state.name}: {state.message}", flush=True)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from uuid import uuid5
 
 import numpy as np
 import pytest
 import yaml
+from evidently.ui.workspace import Workspace
 from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.events.clients import PrefectEventsClient
@@ -112,6 +114,16 @@ def test_pages_of_old_windows_go_and_their_verdicts_stay(place, sent):
     for name, there in (("verdict.json", windows), ("page.html", windows[2:])):
         assert sorted(each.parent.name for each in folder.glob(f"windows/*/{name}")) == there
     assert len(list(folder.glob("evidently/*/snapshots/*.json"))) == 2
+
+    other = Workspace.create(str(folder / "evidently")).create_project("mine")
+    mine = folder / "evidently" / str(other.id) / "snapshots"
+    mine.mkdir()
+    (mine / f"{uuid5(other.id, '1')}.json").write_text("{}")
+    (folder / "state.json").unlink()  # numbers begin anew; the log is judged once more
+    assert run(place).is_completed()
+    pages = {each.parent.name for each in folder.glob("windows/*/page.html")}
+    assert pages == {"000001", "000004"}
+    assert len(list(mine.iterdir())) == 1
 
 
 def test_a_run_killed_before_its_verdict_is_safe_comes_again(place, sent, monkeypatch):

@@ -29,7 +29,6 @@ from mien.params import load_params
 from mien.promotion import commands, releases
 from tests.promotion.conftest import drawn, workspace  # noqa: F401  (fixtures)
 from tests.promotion.linear import matrix
-from tests.promotion.test_releases import tag_of
 
 GOOD, OTHER, WRONG = matrix(), matrix(sharpness=0.6), matrix(order=(1, 0, 2))
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -166,10 +165,17 @@ def test_what_is_renewed_is_what_the_champion_was_made_of(workspace, renew, trai
     names = [each.name for each in load_params(made / "params.yaml").prepare.sources]
     assert (made, names) == (root / "runs" / "renewal", ["mine", "kept", "restyled"])
 
-    shutil.rmtree(mine)
+    moved = mine.rename(mine.with_name("moved"))
     state = retraining(root, force=True, return_state=True)
-    assert state.is_failed()
+    assert state.name == "Skipped"
     assert f"{mine}: no dvc.lock" in state.message
+    path = root / "releases" / releases.read_champion(root)["release"]
+    assert f'"workspace" in {path}' in state.message
+    record = read_json(path)
+    record["evidence"]["workspace"] = "../moved"
+    write_json(path, record)
+    state = retraining(root, logs=root / "none", force=True, return_state=True)
+    assert (state.name, trained[-1]) == ("Unchanged", moved)
 
 
 def test_a_challenger_of_other_faces_is_refused(workspace, renew, trained):  # noqa: F811
@@ -187,22 +193,28 @@ def test_a_challenger_of_other_faces_is_refused(workspace, renew, trained):  # n
     commands.promote(root, root)  # a person may
 
 
-def test_a_model_that_was_rolled_back_stays_out_until_a_person_brings_it_back(
-    served,
-    workspace,  # noqa: F811
-    trained,
-):
+def test_after_a_rollback_a_person_decides_what_comes_next(served, renew, trained):
     first = releases.read_champion(served)["tag"]
     assert retraining(served, return_state=True).name == "Promoted"
+    trained.clear()
     commands.rollback(served, "dark rooms", None)
-    state = retraining(served, force=True, return_state=True)
-    assert state.name == "Refused"
+    renew(served, matrix(sharpness=0.65))  # not the very model that was rolled back: one like it
+    state = retraining(served, return_state=True)
+    assert (state.name, trained) == ("Skipped", [])
     assert "was rolled back on 20" in state.message
-    assert "(dark rooms); `mien promote` brings it back" in state.message
+    assert "(dark rooms)" in state.message
     assert releases.read_champion(served)["tag"] == first
-    commands.promote(served, served)
-    commands.promote(served, workspace("third", matrix(sharpness=0.7)))
-    assert releases.find_rollback(served, tag_of(served)) is None
+    assert retraining(served, force=True, return_state=True).name == "Promoted"
+    assert retraining(served, force=False, return_state=True).message.startswith("the last retr")
+
+
+def test_a_workspace_of_other_pictures_by_now_is_not_what_made_the_champion(served, trained):
+    values = yaml.safe_load((served / "params.yaml").read_text())
+    values["prepare"]["sources"][0]["seed"] += 1
+    (served / "params.yaml").write_text(yaml.safe_dump(values))
+    state = retraining(served, return_state=True)
+    assert (state.name, trained) == ("Skipped", [])
+    assert "other expressions or sources than those from which mien:" in state.message
 
 
 def test_faces_that_another_run_reads_are_left_alone(served, drawn):  # noqa: F811
@@ -212,7 +224,11 @@ def test_faces_that_another_run_reads_are_left_alone(served, drawn):  # noqa: F8
     faces = served / "monitoring" / "renewal" / "restyled"
     before = sorted(faces.iterdir())
     keep(logs, (drawn.faces[200:] * 0.4).astype(np.uint8), hour=10)
-    with locked(made), pytest.raises(MienError, match="another run is at work here"):
+    for busy in (made, served):
+        with locked(busy), pytest.raises(MienError, match=f"{busy}: another run is at work here"):
+            flows.retraining.gather_faces(served, served, logs)
+    (served / "data" / "prepared" / "faces.npy").unlink()  # else none would be restyled
+    with pytest.raises(MienError, match=r"faces.npy: not as .*dvc.lock records it"):
         flows.retraining.gather_faces(served, served, logs)
     assert sorted(faces.iterdir()) == before
 

@@ -129,6 +129,27 @@ def test_rollback_goes_back_step_by_step(workspace, capsys):
     assert "dark rooms" in lines[3]
 
 
+def test_wrong_settings_change_no_champion(workspace):
+    """The champion went back, the command failed, and when asked again it went back further."""
+    root, second = workspace("served", GOOD), workspace("b", OTHER)
+    (root / "link").symlink_to(root)
+    commands.promote(root / "link", root)
+    old = yaml.safe_load((second / "params.yaml").read_text())
+    del old["monitoring"]  # of where it was trained, an earlier version's may do
+    (second / "params.yaml").write_text(yaml.safe_dump(old))
+    commands.promote(root / "link", second)
+    record = releases.list_releases(root)[-1]
+    assert record["evidence"]["workspace"] == "../b"
+    settings = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(settings.replace("pages_kept", "pages_left"))
+    with pytest.raises(MienError, match="pages_left"):
+        commands.rollback(root, "dark rooms", None)
+    with pytest.raises(MienError, match="pages_left"):
+        commands.carry_out(root, {**record, "decision": "refused"})
+    assert releases.read_champion(root)["tag"] == tag_of(second)
+    assert len(releases.list_releases(root)) == 2
+
+
 def test_rollback_to_a_stranger_is_refused(workspace):
     root = workspace("a", GOOD)
     with pytest.raises(MienError, match="no champion, so nothing"):

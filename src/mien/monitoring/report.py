@@ -73,23 +73,26 @@ def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
 
 
 def forget_pages(folder: Path, keep: int) -> None:
-    """Remove page, picture and snapshot of all windows but the newest.
+    """Remove page, picture and snapshot of all windows but those that were judged last.
 
     Args:
-        folder: of monitoring, with ``windows`` and ``evidently``.
+        folder: of monitoring, with ``windows`` and ``evidently``. Their numbers begin anew where
+            somebody has removed the state of monitoring.
         keep: so many windows stay whole; of the others the verdicts stay.
     """
     from evidently.ui.storage.local.base import LocalState
 
-    windows = sorted(path for path in (folder / "windows").glob("[0-9]*") if path.is_dir())
-    for window in windows[:-keep]:
+    verdicts = (folder / "windows").glob("[0-9]*/verdict.json")
+    old = [path.parent for path in sorted(verdicts, key=lambda path: path.stat().st_mtime)][:-keep]
+    for window in old:
         for name in ("page.html", "picture.png"):
             (window / name).unlink(missing_ok=True)
     state = LocalState(str(folder / "evidently"))
     for project in state.list_projects():
-        kept = {uuid5(project, str(int(window.name))) for window in windows[-keep:]}
-        for snapshot in set(state.list_snapshots(project)) - kept:
-            state.delete_snapshot(project, snapshot)
+        if state.read_project(project).name == PROJECT:
+            names = {uuid5(project, str(int(window.name))) for window in old}
+            for snapshot in names & set(state.list_snapshots(project)):
+                state.delete_snapshot(project, snapshot)
 
 
 def _make_project(folder: Path) -> UUID:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from mien import packaging
 from mien.errors import MienError
-from mien.params import load_params, parse_params
+from mien.params import load_params
 from mien.promotion import releases
-from mien.promotion.gate import Check, Judgement, judge, read_test_sets
+from mien.promotion.gate import judge, read_metadata, read_test_sets
+from mien.promotion.renewals import RENEWAL, champion_workspace
 from mien.yaml_files import read_yaml
 
 
@@ -24,7 +25,7 @@ def decide(root: Path, trained: Path, renewal: bool = False) -> releases.Record:
         root: the workspace with the releases.
         trained: the workspace with the package.
         renewal: nobody asked for this challenger by name. Then it must be tested on all that the
-            champion was tested on, and not be one that a person has rolled back.
+            champion was tested on.
 
     Raises:
         AlreadyChampion: there is nothing to compare.
@@ -33,10 +34,9 @@ def decide(root: Path, trained: Path, renewal: bool = False) -> releases.Record:
     """
     releases.require_whole(trained)
     values = read_yaml(trained / "params.yaml")
-    params = parse_params(values, str(trained / "params.yaml"))
     settings = load_params(root / "params.yaml").promotion
     package = trained / "models" / "package"
-    tag = packaging.register(package, params.package.name)
+    tag = packaging.register(package, read_metadata(package)["name"])
     pointer = releases.read_champion(root)
     champion = pointer["tag"] if pointer else None
     if champion == tag:
@@ -49,21 +49,11 @@ def decide(root: Path, trained: Path, renewal: bool = False) -> releases.Record:
         settings,
         renewal,
     )
-    if renewal and (record := releases.find_rollback(root, tag)):
-        judgement = Judgement([_rolled_back(record), *judgement.checks], judgement.metrics)
     # a renewal's own folder is made anew each time: the next one renews what this one did
-    renews = trained.resolve() == (root / releases.RENEWAL).resolve()
-    workspace = os.path.relpath(releases.champion_workspace(root) if renews else trained, root)
+    renews = trained.resolve() == root.resolve() / RENEWAL
+    made_in = champion_workspace(root) if renews else trained.resolve()
+    workspace = os.path.relpath(made_in, root.resolve())
     return releases.make_record(judgement, tag, champion, trained, workspace, values)
-
-
-def _rolled_back(record: releases.Record) -> Check:
-    return Check(
-        "rolled back",
-        False,
-        f"{record['champion']} was rolled back on {record['created_at'][:10]} "
-        f"({record['reason']}); `mien promote` brings it back",
-    )
 
 
 def carry_out(root: Path, record: releases.Record) -> str:
@@ -72,11 +62,13 @@ def carry_out(root: Path, record: releases.Record) -> str:
     Raises:
         MienError: another promotion was faster, or Git refused to commit the release.
     """
+    git = _tags_releases(root)
     if record["decision"] == "promoted":
         name = releases.promote(root, record)
     else:
         name = releases.write_record(root, record)
-    _commit(root, record)
+    if git:
+        releases.commit_release(root, record)
     return name
 
 
@@ -98,8 +90,10 @@ def promote(root: Path, trained: Path) -> None:
 def rollback(root: Path, reason: str, to: str | None) -> None:
     """Go back to an earlier champion."""
     _require_folder(root)
+    git = _tags_releases(root)  # before anything changes: the settings may be wrong
     record = releases.rollback(root, reason, to)
-    _commit(root, record)
+    if git:
+        releases.commit_release(root, record)
     print(f"{record['challenger']} is the champion again, instead of {record['champion']}")
 
 
@@ -108,10 +102,9 @@ def _require_folder(root: Path) -> None:
         raise MienError(f"{root}: no such folder")
 
 
-def _commit(root: Path, record: releases.Record) -> None:
+def _tags_releases(root: Path) -> bool:
     settings = root / "params.yaml"  # a folder that only serves may have none
-    if settings.is_file() and load_params(settings).promotion.git_tag:
-        releases.commit_release(root, record)
+    return settings.is_file() and load_params(settings).promotion.git_tag
 
 
 def show_releases(root: Path) -> None:

@@ -121,8 +121,8 @@ def judge(
     Raises:
         MienError: a package lacks a file, or the two name different expressions.
     """
-    new = _read_metadata(challenger)
-    old = _read_metadata(champion) if champion else None
+    new = read_metadata(challenger)
+    old = read_metadata(champion) if champion else None
     if old and old["expressions"] != new["expressions"]:
         raise MienError(
             f"the champion {old['version']} names {', '.join(old['expressions'])}, the challenger "
@@ -145,7 +145,7 @@ def predict(package: Path, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     Faces of another size than the model's are resampled.
     """
-    size = _read_metadata(package)["image_size"]
+    size = read_metadata(package)["image_size"]
     return packaging.predict(package, np.stack([resize(face, size) for face in faces]))[0]
 
 
@@ -300,7 +300,12 @@ def _budgets(package: Path, size: int, settings: PromotionSettings) -> list[Chec
     ]
 
 
-def _read_metadata(package: Path) -> dict[str, Any]:
+def read_metadata(package: Path) -> dict[str, Any]:
+    """A package's ``metadata.json``.
+
+    Raises:
+        MienError: it, or the network beside it, is missing or broken.
+    """
     try:
         metadata: dict[str, Any] = read_json(package / packaging.METADATA)
     except FileNotFoundError:

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from mien.promotion.gate import Judgement
 
 FOLDER, POINTER = "releases", "champion.json"
-RENEWAL = Path("runs", "renewal")
-"""Of a workspace: where challengers that kept faces have joined are trained."""
+_THEN = "finish the run first (`mien run`, `make run` or `dvc repro`)"
 
 Record = dict[str, Any]
 
@@ -58,37 +57,6 @@ def list_releases(root: Path) -> list[Record]:
     return [_read_record(path) for path in paths]
 
 
-def champion_workspace(root: Path) -> Path:
-    """The workspace whose settings and labelled faces made the champion: what a renewal renews.
-
-    ``root`` itself where no record says: there is none, or an earlier version wrote it.
-
-    Raises:
-        MienError: it is not there any more.
-    """
-    pointer = read_champion(root)
-    path = root / FOLDER / pointer["release"] if pointer else None
-    record = _read_record(path) if path and path.is_file() else {}
-    workspace = (root / record.get("evidence", {}).get("workspace", ".")).resolve()
-    if not (workspace / "dvc.lock").is_file():
-        raise MienError(
-            f"{workspace}: no dvc.lock, but {record.get('challenger', 'the champion')} was "
-            "trained there, and its renewal begins with what is there; bring it back, or "
-            "`mien promote` a model that was trained elsewhere"
-        )
-    return workspace
-
-
-def find_rollback(root: Path, tag: str) -> Record | None:
-    """The record by which a person took this model out of service, if that is where it stands."""
-    for record in reversed(list_releases(root)):
-        if record["decision"] == "rolled-back" and record.get("champion") == tag:
-            return record
-        if record["decision"] in ("promoted", "rolled-back") and record["challenger"] == tag:
-            return None
-    return None
-
-
 def _read_record(path: Path) -> Record:
     try:
         record = {"file": path.name, **read_json(path)}
@@ -112,24 +80,33 @@ def require_whole(trained: Path) -> None:
         MienError: they are not, or there is no package.
     """
     lock, package = trained / "dvc.lock", trained / "models" / "package"
-    then = "finish the run first (`mien run`, `make run` or `dvc repro`)"
     stages = _stages(lock) if lock.is_file() else {}
     if "package" not in stages or not (package / packaging.METADATA).is_file():
-        raise MienError(f"{package}: no package of a finished run; {then}")
+        raise MienError(f"{package}: no package of a finished run; {_THEN}")
     # not the whole record: a stage that ran again and left the same has changed nothing
     left = {out["path"]: out.get("md5") for each in stages.values() for out in each.get("outs", [])}
     for dep in stages["package"].get("deps", []):
         if left.get(dep["path"], dep.get("md5")) != dep.get("md5"):
-            raise MienError(f"{package}: made before {dep['path']} became what it is now; {then}")
+            raise MienError(f"{package}: made before {dep['path']} became what it is now; {_THEN}")
+    require_prepared(trained)
+    name = package.relative_to(trained).as_posix()
+    if name in left and left[name] != _hash_folder(package):
+        raise MienError(f"{package}: not as {lock} records it; `dvc checkout`, or {_THEN}")
+
+
+def require_prepared(trained: Path) -> None:
+    """Check that what ``prepare`` left in a workspace is what its ``dvc.lock`` records.
+
+    Raises:
+        MienError: it is not: a run is under way, was stopped, or its data lie elsewhere.
+    """
+    lock = trained / "dvc.lock"
     for out in _prepared(lock):
         path = trained / out["path"]
         if path.is_dir():
             continue
         if not path.is_file() or hash_file(path, "md5") != out.get("md5"):
-            raise MienError(f"{path}: not as {lock} records it; {then}")
-    name = package.relative_to(trained).as_posix()
-    if name in left and left[name] != _hash_folder(package):
-        raise MienError(f"{package}: not as {lock} records it; `dvc checkout`, or {then}")
+            raise MienError(f"{path}: not as {lock} records it; {_THEN}")
 
 
 def make_record(
