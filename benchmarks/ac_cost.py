@@ -7,6 +7,7 @@ Runtime's latency for one face at one thread. The AC-CNN and its twin take turns
 else the machine does falls on both. Writes ``benchmarks/results/ac_cost.json``.
 """
 
+import argparse
 import statistics
 import tempfile
 from pathlib import Path
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Measure and write."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     params = load_params(ROOT / "params.yaml")
     model = params.model
     doubled = {"stem": 2 * model.stem, "widths": [2 * width for width in model.widths]}

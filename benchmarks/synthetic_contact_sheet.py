@@ -4,6 +4,7 @@ Above: people (rows) who show the seven expressions (columns) under good conditi
 default size. Below: random faces of the unlabelled part exactly as the pipeline sees them.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -41,6 +42,7 @@ GOOD_CONDITIONS: dict[str, Any] = {
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     people = [f"person-{number:05d}" for number in PEOPLE]
     with patch.multiple(difficulty, **GOOD_CONDITIONS):
         posed = render(

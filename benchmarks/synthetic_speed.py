@@ -3,6 +3,7 @@
 Writes `benchmarks/results/synthetic_speed.json`.
 """
 
+import argparse
 import time
 from concurrent.futures import ProcessPoolExecutor
 
@@ -17,6 +18,7 @@ FACES, SIZE, PROCESSES, CHUNK, RUNS = 10_000, 48, 2, 256, 3
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     settings = SyntheticSource(
         name="speed", kind="synthetic", labelled=7, validation=7, test=7, unlabelled=FACES - 21
     )

@@ -37,15 +37,17 @@ def test_a_row_is_what_was_written(log, reference):
     assert window.end == "2026-03-01T09:00:05+00:00"
 
 
-def test_several_faces_of_a_picture_and_pictures_without(log, reference):
+@pytest.mark.parametrize(("route", "pictures"), [("analyze", 1), ("predict", 3)])
+def test_several_faces_of_a_picture_and_pictures_without(log, reference, route, pictures):
+    """Of ready crops each is a picture, however many a request has."""
     faces = draw(3, RNG)
     with log.path().open("a") as file:
         for number, face in enumerate(faces.to_dict("records")):
-            file.write(log.row(face, faces=3, face=number))
+            file.write(log.row(face, route=route, faces=3, face=number))
     log.add_without_face(2)
     window = read_window(log.root, {}, reference)
-    assert (len(window.faces), window.pictures, window.photos_without_face) == (3, 3, 2)
-    assert window.photos == 2
+    assert (len(window.faces), window.pictures) == (3, pictures + 2)
+    assert (window.photos, window.photos_without_face) == (2 + (route == "analyze"), 2)
 
 
 def test_photos_are_those_in_which_faces_were_sought(log, reference):

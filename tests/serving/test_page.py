@@ -9,6 +9,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from tests.browser import CHROMIUM, Page, open_page
 
@@ -76,11 +77,18 @@ def test_a_photo_gives_boxes_and_bars(page, server, tmp_path):
     assert len(base64.b64decode(picture["data"])) > 10_000
 
 
-def test_a_photo_that_browsers_cannot_show_is_answered(page, tmp_path):
+@pytest.mark.parametrize("kind", ["tiff", "webp"])
+def test_a_photo_that_browsers_cannot_show_is_answered(page, tmp_path, kind):
+    """A WebP they show as it lies in the file, not as its EXIF says."""
     page.value("document.getElementById('status').textContent = ''")
-    choose(page, photo(tmp_path / "photo.tiff"))
+    path, turned = photo(tmp_path / f"photo.{kind}"), Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    if kind == "webp":
+        Image.open(path).save(path, exif=turned)
+    choose(page, path)
     page.wait("/found/.test(document.getElementById('status').textContent)")
     assert not page.value("result.hidden")
+    assert page.value("canvas.getContext('2d').getImageData(0, 0, 1, 1).data[3]") == 0
 
 
 def test_the_same_photo_can_be_chosen_again(page, tmp_path):

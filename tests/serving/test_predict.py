@@ -142,6 +142,17 @@ def test_in_a_terminal_the_rows_stand_alone(package, faces):
     assert not [row for row in rows if "%|" in row]
 
 
+def test_a_glob_that_names_a_folder_and_pictures_of_a_phone(package, faces, capsys):
+    """Both went unsaid: what a quoted glob found but no file, and what cannot be read."""
+    pattern = str(faces.parent / f"{faces.name[:-1]}*")
+    (faces / "d.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(SystemExit, match="1 of 4 pictures could not be used"):
+        main(["predict", pattern, "--crop", "--model", str(package), "--format", "jsonl"])
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert "d.HEIC: not a picture" in captured.err
+
+
 def test_standard_input(package, faces, capsys, monkeypatch):
     data = io.BytesIO((faces / "a.png").read_bytes())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data))
@@ -177,7 +188,7 @@ def test_a_film_is_refused_unread(package, faces, capsys):
         (["nowhere.png"], "nowhere.png: no such file"),
         (["."], "no pictures in this folder"),
         ([""], "a path is empty"),
-        (["fold*"], "fold*: no such file or folder, and no file matches it"),
+        (["fold*"], "fold*: no such file or folder, and no picture matches it"),
         (["a.png", "--model", ""], "the model's name is empty"),
         (["a.png", "--url", ""], "the service's URL is empty"),
         (["a.png", "--model", "nowhere"], "nowhere: neither a package folder or a workspace"),

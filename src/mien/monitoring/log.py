@@ -45,7 +45,7 @@ class Window:
     faces: pd.DataFrame
     """The reference's columns; a value that is missing or no number is NaN."""
     pictures: int
-    """Pictures that were sent, one for each request of ready crops."""
+    """Photos and ready crops that were sent."""
     photos: int
     """Those of them in which faces were sought (``/analyze``)."""
     photos_without_face: int
@@ -139,9 +139,10 @@ class _Rows:
             return
         self._note_time(row.get("time"))
         self.expression.append(code)
-        if row.get("face") in (0, None):
+        photo = row.get("route") == "analyze"
+        if not photo or row.get("face") in (0, None):  # each crop is a picture
             self.pictures += 1
-            self.photos += row.get("route") == "analyze"
+            self.photos += photo
         self.unfamiliar += row.get("reason") == "unfamiliar"
         for name, column in self.columns.items():
             value = row.get(name, math.nan)

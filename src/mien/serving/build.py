@@ -4,6 +4,7 @@ The Bento holds Mien's source and the package's files themselves, so that it ser
 checkout, no model store and no network, and always that one version.
 """
 
+import argparse
 import importlib.metadata
 import os
 import shutil
@@ -79,6 +80,9 @@ def build(package: Path) -> str:
 
 def main() -> None:
     """Build one of the model that would be served here."""
+    argparse.ArgumentParser(
+        prog="python -m mien.serving.build", description=main.__doc__
+    ).parse_args()
     try:
         tag = build(find_package(Path.cwd()))
     except MienError as error:

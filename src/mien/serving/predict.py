@@ -23,8 +23,9 @@ from mien.serving.package import find_package, load_package
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
-    *(".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".mpo", ".heic", ".heif", ".avif"),
 }
+"""What a folder is searched for; of those that cannot be read it is said, not kept silent."""
 MAX_BYTES = 10 * MAX_PIXELS
 """A larger file is a film, say: no picture takes more than 8 a pixel, and some for its header."""
 Found = list[tuple[list[int] | None, FaceAnswer]]
@@ -103,8 +104,10 @@ def list_files(paths: list[str]) -> list[Path | None]:
         else:
             found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
             matches = [match for match in found if match.is_file()]
+            if "**" not in name:  # which names what lies in folders itself
+                matches += [each for match in found if match.is_dir() for each in _search(match)]
             if not matches:
-                raise MienError(f"{name}: no such file or folder, and no file matches it")
+                raise MienError(f"{name}: no such file or folder, and no picture matches it")
             files += matches
     return files
 
