@@ -102,7 +102,7 @@ def test_the_watcher_reads_what_the_service_writes(server, package):
     logged(server, last["request_id"])
     window = read_window(server.logs, before.mark, reference)
     assert len(window.faces) == 3
-    assert (window.pictures, window.photos, window.photos_without_face) == (2, 1, 1)
+    assert (window.pictures, window.photos, window.photos_without_face) == (4, 1, 1)
     assert window.skipped == {}
     assert not window.faces.isna().to_numpy().any()
     assert len(read_window(server.logs, window.mark, reference).faces) == 0
