@@ -177,7 +177,8 @@ def gather_faces(root: Path, renewed: Path, logs: Path, since: str = "") -> Path
     trained, least = root / RENEWAL, load_params(root / "params.yaml").monitoring.min_faces
     made = workspace_params(renewed)  # None of a checkout
     values = read_yaml(renewed / "params.yaml") if made is None else complete_params(made)
-    if not list_kept(logs)[0]:
+    kept = list_kept(logs)
+    if not kept[0]:
         get_run_logger().info("no kept faces in %s: training on the configured sources", logs)
         if made is not None:  # by an earlier version, perhaps
             make_workspace(renewed, values)
@@ -185,7 +186,7 @@ def gather_faces(root: Path, renewed: Path, logs: Path, since: str = "") -> Path
     trained.mkdir(parents=True, exist_ok=True)
     with locked(trained), locked(renewed):
         require_prepared(renewed)
-        gathered = gather(renewed, root / GATHERED, logs, since, least, values["seed"])
+        gathered = gather(renewed, root / GATHERED, logs, kept, since, least, values["seed"])
     changes = {
         "prepare": {
             "data": str((renewed / values["prepare"]["data"]).resolve()),

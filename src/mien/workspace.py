@@ -171,12 +171,13 @@ def override(root: Path, overrides: Mapping[str, Any]) -> None:
             changes = {key: changes}
         settings = merge(settings, changes)
     parse_params(settings, "overrides")
-    for name in ("data", "sources"):
-        if _is_ours(root) and settings["prepare"][name] != before["prepare"][name]:
-            raise MienError(
-                f"overrides: prepare.{name}: {root / 'dvc.yaml'} names the pictures of before; "
-                f"give the change to `mien run --out {root}`"
-            )
+    if _is_ours(root):
+        for name in ("data", "sources"):
+            if settings["prepare"][name] != before["prepare"][name]:
+                raise MienError(
+                    f"overrides: prepare.{name}: {root / 'dvc.yaml'} names the pictures of before; "
+                    f"give the change to `mien run --out {root}`"
+                )
     keeper = YAML()  # unlike PyYAML it keeps comments
     keeper.preserve_quotes = True
     keeper.indent(mapping=2, sequence=4, offset=2)

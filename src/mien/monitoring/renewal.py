@@ -18,7 +18,7 @@ import pandas as pd
 from mien.data.manifest import hash_faces, read_manifest
 from mien.data.restyling import Look, measure_look, restyle
 from mien.files import replacing_file, replacing_folder
-from mien.monitoring.kept import list_kept, read_kept
+from mien.monitoring.kept import read_kept
 
 KEPT, RESTYLED = "kept", "restyled"
 """Names of the sources."""
@@ -40,21 +40,26 @@ class Gathered:
 
 
 def gather(
-    workspace: Path, folder: Path, logs: Path, since: str, least: int, seed: int
+    workspace: Path,
+    folder: Path,
+    logs: Path,
+    kept: tuple[list[Path], list[Path]],
+    since: str,
+    least: int,
+    seed: int,
 ) -> Gathered:
     """Write the sources of a renewal.
 
     Args:
-        workspace: whose labelled faces are restyled.
+        workspace: whose labelled faces are restyled; its ``data/prepared`` is there.
         folder: gets them, and the list of the kept ones.
         logs: the service's log folder.
+        kept: its kept faces, from `list_kept`; some are to learn from.
         since: when the pictures became what they are now (ISO, UTC); the empty text: all of them.
         least: with fewer kept faces since then, or none labelled, nothing is restyled.
         seed: of the draws of light.
     """
-    learned, held_out = list_kept(logs)
-    if not learned:
-        return Gathered([], 0, len(held_out), 0, None)
+    learned, held_out = kept
     listing = folder / "kept.csv"
     paths = [os.path.relpath(path, folder) for path in learned]
     with replacing_file(listing) as temporary:
@@ -82,10 +87,8 @@ def _source(name: str, listing: Path, role: str) -> dict[str, Any]:
 
 
 def _labelled(workspace: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """The workspace's labelled faces in a fixed random order; none where nothing is prepared."""
+    """The workspace's labelled faces in a fixed random order."""
     prepared = workspace / "data" / "prepared"
-    if not (prepared / "manifest.parquet").is_file():
-        return pd.DataFrame(), np.empty((0, 1, 1), np.uint8)
     table = read_manifest(prepared / "manifest.parquet")
     table = table[table["label"].notna()].sample(frac=1, random_state=0)
     store = np.load(prepared / "faces.npy", mmap_mode="r")

@@ -67,8 +67,7 @@ def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
     from evidently.ui.storage.local.base import LocalState
 
     state = LocalState(str(folder))
-    found = {state.read_project(each).name: each for each in state.list_projects()}
-    project = found.get(PROJECT) or _make_project(folder)
+    project = _find_project(state) or _make_project(folder)
     state.write_snapshot(project, uuid5(project, str(number)), snapshot.to_snapshot_model())
 
 
@@ -88,11 +87,16 @@ def forget_pages(folder: Path, keep: int) -> None:
         for name in ("page.html", "picture.png"):
             (window / name).unlink(missing_ok=True)
     state = LocalState(str(folder / "evidently"))
-    for project in state.list_projects():
-        if state.read_project(project).name == PROJECT:
-            names = {uuid5(project, str(int(window.name))) for window in old}
-            for snapshot in names & set(state.list_snapshots(project)):
-                state.delete_snapshot(project, snapshot)
+    if project := _find_project(state):
+        names = {uuid5(project, str(int(window.name))) for window in old}
+        for snapshot in names & set(state.list_snapshots(project)):
+            state.delete_snapshot(project, snapshot)
+
+
+def _find_project(state: Any) -> UUID | None:
+    """Ours among those of an Evidently workspace."""
+    found = {state.read_project(each).name: each for each in state.list_projects()}
+    return found.get(PROJECT)
 
 
 def _make_project(folder: Path) -> UUID:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from mien import packaging
 from mien.params.faces import AnySource, SyntheticSource
-from mien.promotion.releases import FOLDER, list_releases, read_champion
+from mien.promotion.releases import FOLDER, Record, list_releases, read_champion
 from mien.yaml_files import read_yaml
 
 RENEWAL = Path("runs", "renewal")
@@ -27,8 +27,8 @@ def champion_workspace(root: Path) -> Path:
 
     ``root`` itself where no record says: there is none, or an earlier version wrote it.
     """
-    evidence = _champions_record(root).get("evidence", {})
-    return (root / evidence.get("workspace", ".")).resolve()
+    pointer = read_champion(root)
+    return _workspace(root, _evidence(pointer, list_releases(root)) if pointer else {})
 
 
 def why_not(root: Path, asked: bool) -> str | None:
@@ -53,24 +53,24 @@ def why_not(root: Path, asked: bool) -> str | None:
             "of a model that a person has chosen"
         )
     packaging.find_model(pointer["tag"])
-    decided = [each for each in list_releases(root) if each["decision"] != "refused"]
+    records = list_releases(root)
+    decided = [each for each in records if each["decision"] != "refused"]
     if not asked and decided and decided[-1]["decision"] == "rolled-back":
         last = decided[-1]
         return (
             f"{last['champion']} was rolled back on {last['created_at'][:10]} ({last['reason']}); "
             "what comes next a person says: `mien promote`, or a retraining with force"
         )
-    workspace = champion_workspace(root)
+    evidence = _evidence(pointer, records)
+    workspace = _workspace(root, evidence)
     place = f'"workspace" in {root / FOLDER / pointer["release"]}'
     if not (workspace / "dvc.lock").is_file():
         return (
             f"{workspace}: no dvc.lock, but {pointer['tag']} was trained there, and its renewal "
             f"begins with what is there; bring it back, or say in {place} where it is now"
         )
-    made = _champions_record(root).get("evidence", {}).get("params")
-    if made and _pictures(made, workspace, root) != _pictures(
-        read_yaml(workspace / "params.yaml"), workspace, root
-    ):
+    made, now = evidence.get("params"), read_yaml(workspace / "params.yaml")
+    if made and _pictures(made, workspace, root) != _pictures(now, workspace, root):
         return (
             f"{workspace / 'params.yaml'}: other expressions or sources than those from which "
             f"{pointer['tag']} has learned; `mien promote` a model of these, or say in {place} "
@@ -79,10 +79,15 @@ def why_not(root: Path, asked: bool) -> str | None:
     return None
 
 
-def _champions_record(root: Path) -> dict[str, Any]:
-    pointer = read_champion(root)
-    records = list_releases(root) if pointer else []
-    return next((each for each in records if pointer and each["file"] == pointer["release"]), {})
+def _evidence(pointer: Record, records: list[Record]) -> dict[str, Any]:
+    """What the champion's record rests on; nothing where that record is gone."""
+    found = (each for each in records if each["file"] == pointer["release"])
+    evidence: dict[str, Any] = next(found, {}).get("evidence", {})
+    return evidence
+
+
+def _workspace(root: Path, evidence: Mapping[str, Any]) -> Path:
+    return (root / evidence.get("workspace", ".")).resolve()
 
 
 def _pictures(values: Mapping[str, Any], workspace: Path, root: Path) -> Any:
