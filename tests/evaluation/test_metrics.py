@@ -106,6 +106,19 @@ def test_selective_accuracy_by_hand():
     assert area_under_risk_coverage(curve) == pytest.approx((0 + 1 / 2 + 2 / 3 + 1 / 2) / 4)
 
 
+def test_faces_of_equal_confidence_do_not_count_by_their_order():
+    """Test faces lie sorted by expression: of a model that always says the first all come first."""
+    confidence, right = (
+        np.array([0.9, 0.5, 0.5, 0.5, 0.5]),
+        np.array([False, True, True, True, False]),
+    )
+    expected = [0, 0.75 / 2, 1.5 / 3, 2.25 / 4, 3 / 5]
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0]):
+        curve = trace_selective(confidence[order], right[order])
+        assert curve.accuracy == pytest.approx(expected)
+        assert curve.threshold.tolist() == [0.9, 0.5, 0.5, 0.5, 0.5]
+
+
 def test_coverage_is_not_fooled_by_rounding():
     curve = trace_selective(np.linspace(1, 0, 10), np.array([True] * 7 + [False] * 3))
     assert accuracy_at(curve, 0.7) == 1

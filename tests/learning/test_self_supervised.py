@@ -77,6 +77,21 @@ def test_the_loss_is_of_two_strong_views_and_weighs_its_terms():
     torch.testing.assert_close(losses["loss"], expected)
 
 
+def test_mixed_precision_leaves_the_terms_exact():
+    """Of projections as wide as these the sum of squared covariances is infinite in float16."""
+
+    class Wide(torch.nn.Module):
+        def forward(self, z):
+            return 100 * z.repeat(1, 64).half()
+
+    task = make_task(SETTINGS)
+    task.projector = Wide()
+    task.begin_epoch(0, 6, task.net, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.float16):
+        losses = task(1, task.net, torch.Generator().manual_seed(0))
+    assert all(term.dtype == torch.float32 and term.isfinite() for term in losses.values())
+
+
 def test_a_collapsed_batch_costs_the_whole_variance_term():
     same = torch.ones(8, 5)
     terms = vicreg(same, same)

@@ -33,9 +33,10 @@ class Abstention:
     risk: float
     """Share of wrong answers among them."""
     risk_bound: float
-    """Upper 95% bound of the risk (Clopper-Pearson)."""
+    """Upper 95% bound of the risk (Clopper-Pearson); a little low, as the threshold was chosen by
+    the same faces."""
     reached: bool
-    """Whether the risk asked for was reached."""
+    """Whether the risk asked for was reached, on these faces."""
 
 
 def fit_temperature(logits: Floats, truth: Integers) -> float:

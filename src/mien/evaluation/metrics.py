@@ -117,13 +117,19 @@ def negative_log_likelihood(probabilities: Floats, truth: Integers) -> float:
 
 
 def trace_selective(confidence: Floats, correct: Booleans) -> SelectiveCurve:
-    """Accuracy as the least confident faces are left unanswered, one by one."""
-    order = np.argsort(-confidence, kind="stable")
-    answered = np.arange(1, len(order) + 1)
+    """Accuracy as the least confident faces are left unanswered, one by one.
+
+    Faces of equal confidence count as their mean, which is what any order of theirs gives on
+    average: a test set lies sorted by expression, and that shall not decide.
+    """
+    confidences, group = np.unique(-confidence, return_inverse=True)
+    shares = np.bincount(group, weights=correct) / np.bincount(group)
+    group = np.sort(group)
+    answered = np.arange(1, len(group) + 1)
     return SelectiveCurve(
-        coverage=answered / len(order),
-        accuracy=np.cumsum(correct[order]) / answered,
-        threshold=confidence[order],
+        coverage=answered / len(group),
+        accuracy=np.cumsum(shares[group]) / answered,
+        threshold=-confidences[group],
     )
 
 

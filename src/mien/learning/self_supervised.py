@@ -88,7 +88,8 @@ class SelfSupervisedTask(StartTask):
         _, faces = self.batch(step)
         views = [self.augmentation.strong(faces, rng) for _ in range(2)]
         first, second = self.projector(self.net.embed(torch.cat(views))).float().chunk(2)
-        terms = vicreg(first, second)
+        with torch.autocast(faces.device.type, enabled=False):  # squared covariances need 32 bits
+            terms = vicreg(first, second)
         weighted = {
             "invariance": settings.invariance_weight * terms.invariance,
             "variance": settings.variance_weight * terms.variance,

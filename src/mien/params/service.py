@@ -46,9 +46,9 @@ class PromotionSettings(Section):
     max_accuracy_loss: Share
     """The 95% interval of (challenger - champion) must lie above minus this (non-inferiority)."""
     max_recall_loss: Share
-    """No expression may lose more of its recall."""
+    """No expression may lose more of its recall, unless on so few faces it may be chance."""
     significance: Annotated[float, Field(gt=0, lt=1)]
-    """McNemar's test: a challenger that is worse with a smaller p is refused."""
+    """McNemar's test, of all faces and of an expression's: worse with a smaller p is no chance."""
     max_ece: Share
     """Expected calibration error."""
     max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)]
