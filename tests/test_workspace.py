@@ -296,7 +296,7 @@ def test_paths_start_from_where_the_run_was_called(folders, tmp_path, monkeypatc
     make_workspace(out, merge(default_params(), changes))
     assert load_params(out / "params.yaml").prepare.data == folders
     stages = yaml.safe_load((out / "dvc.yaml").read_text())["stages"]
-    assert str(folders) in stages["prepare"]["cmd"]
+    assert str(folders / "many") in stages["prepare"]["deps"]
     before = (out / "params.yaml").read_text()
     monkeypatch.chdir(out)
     make_workspace(out, complete_params(workspace_params(out) or {}))

@@ -6,7 +6,6 @@ pictures themselves, so that editing either makes the right stages out of date. 
 that CSVs name, which may lie anywhere and be many, a list of their sizes and times stands in.
 """
 
-import shlex
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -253,7 +252,6 @@ def _pipeline(params: Params, pictures: list[Path]) -> dict[str, Any]:
     """The project's ``dvc.yaml``, whose dependencies are this package and these pictures."""
     pipeline = read_yaml(_project_file("dvc.yaml"))
     for stage in pipeline["stages"].values():
-        stage["cmd"] = stage["cmd"].replace(f'"{_DATA}"', shlex.quote(str(params.prepare.data)))
         stage["deps"] = [path for dep in stage["deps"] for path in _dependency(dep, pictures)]
     return pipeline
 

@@ -79,6 +79,8 @@ def test_what_a_model_was_renewed_for_is_no_drift_any_more(service, package, tmp
     service.answer(dark(600, 2), hour=9)
     with (service.logs / "predictions" / "data" / "data.1.log").open("a") as log:
         log.write('{"time": "2026-03-01T09:00:0')  # torn
+    # listed, and gone when it is opened, as where the service has just removed it
+    (service.logs / "predictions" / "data" / "data.4.log").symlink_to("gone")
     since = "2026-03-01T09"
     count = renew_reference(tmp_path, package, service.logs, since, least=100, most=900)
     rows = {f"{number:06d}-0.png" for number in range(201, 801)}

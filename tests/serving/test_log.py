@@ -38,13 +38,28 @@ def test_the_old_and_the_too_much_go(tmp_path):
     picture = put(tmp_path / "images/1.png", 10, 40)
     middle = put(tmp_path / "data/data.1.log.b", 700_000, 2)
     new = put(tmp_path / "data/data.1.log.c", 700_000, 1)
-    current, quiet = put(tmp_path / "data/data.1.log", 10, 3), put(tmp_path / "data.2.log", 10, 60)
+    current, quiet = (
+        put(tmp_path / "data/data.1.log", 10, 3),
+        put(tmp_path / "data/data.2.log", 10, 60),
+    )
     sweep(tmp_path, days=30, megabytes=1, now=NOW)
     assert [p.exists() for p in (old, picture, middle, new, current, quiet)] == [
         False, False, False, True, True, False,
     ]  # fmt: skip
     sweep(tmp_path, days=30, megabytes=1, now=NOW)
     assert new.exists()
+
+
+def test_what_is_somebody_elses_stays(tmp_path):
+    """Who has a folder `predictions` of their own may well name its parent in `MIEN_LOG_DIR`."""
+    theirs = [
+        put(tmp_path / name, 700_000, 60)
+        for name in ("results.csv", "thesis/data.1.log", "data/faces.csv", "images/notes.txt")
+    ]
+    ours = put(tmp_path / "schema/schema.1.log.1", 10, 60)
+    sweep(tmp_path, days=30, megabytes=1, now=NOW)
+    assert all(path.exists() for path in theirs)
+    assert not ours.exists()
 
 
 def test_the_old_goes_while_nobody_asks_anything(tmp_path, monkeypatch, package):
@@ -145,14 +160,53 @@ def test_pictures_are_kept_only_where_asked_for(
     assert sum(row["image"] is not None for row in rows) == kept
 
 
+def test_only_its_owner_may_read_what_is_of_people(tmp_path, monkeypatch, package, fresh_monitor):
+    """But a folder that its operator has made for others, too, stays as it is."""
+    monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
+    log = PredictionLog(load_package(package))
+    log.write(Answered("id", "analyze", [], None, 3.0))
+    log.close()
+    folder = tmp_path / "predictions"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o750)
+    log = PredictionLog(load_package(package))
+    log.write(Answered("id", "analyze", [], None, 3.0))
+    log.close()
+    assert folder.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_face_that_cannot_be_kept_costs_no_row(tmp_path, monkeypatch, package, fresh_monitor):
+    """A full disk left an empty picture, and the rows of all requests beside it were lost."""
+    monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
+    monkeypatch.setenv("MIEN_LOG_IMAGES", "1")
+
+    def save(self, path):
+        Path(path).touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", save)
+    loaded, lost = load_package(package), []
+    log = PredictionLog(loaded, lost.append)
+    crop = Crop(np.full((48, 48), 5, np.uint8), 48, 48)
+    classified = Classifier(loaded).classify(crop.pixels[None])
+    log.write(Answered("id", "predict", [crop], classified, 3.0))
+    log.close()
+    (line,) = (tmp_path / "predictions/data/data.0.log").read_text().splitlines()
+    assert json.loads(line)["image"] is None
+    assert not lost
+    assert not list((tmp_path / "predictions/images").iterdir())
+
+
 def test_a_write_that_fails_ends_neither_the_service_nor_the_log(
     tmp_path, monkeypatch, package, fresh_monitor
 ):
     monkeypatch.setenv("MIEN_LOG_DIR", str(tmp_path))
     (tmp_path / "predictions").write_text("in the way")
-    log = PredictionLog(load_package(package))
+    lost: list[int] = []
+    log = PredictionLog(load_package(package), lost.append)
     log.write(Answered("lost", "analyze", [], None, 3.0))
     time.sleep(0.5)
+    assert lost == [1]
     (tmp_path / "predictions").unlink()
     log.write(Answered("kept", "analyze", [], None, 3.0))
     log.close()

@@ -47,10 +47,10 @@ def params(root: Path) -> Params:
 
 def run(params: Params, folder: Path, sources: list[dict[str, Any]], bits: int = 4) -> None:
     prepare = PrepareSettings.model_validate(
-        {"data": "data", "image_size": 48, "near_duplicate_bits": bits, "sources": sources}
+        {"data": folder / "data", "image_size": 48, "near_duplicate_bits": bits, "sources": sources}
     )
     outs = {name: folder / "out" / path for name, path in OUTS.items()}
-    main(params.model_copy(update={"prepare": prepare}), data=folder / "data", **outs)
+    main(params.model_copy(update={"prepare": prepare}), **outs)
 
 
 @pytest.fixture

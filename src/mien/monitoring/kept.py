@@ -5,6 +5,7 @@ one kept face in four is never learned from: those are what the renewed model's 
 of.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -111,7 +112,8 @@ def _logged(logs: Path, files: dict[str, Path], since: str) -> pd.DataFrame:
     """The log's rows of these kept faces: ``file``, ``time``, and the size in the sent picture."""
     found: dict[str, tuple[Path, str, int, int]] = {}
     for log in sorted(logs.glob(LOG_FILES)):
-        with log.open("rb") as lines:
+        # the service may have removed it meanwhile
+        with contextlib.suppress(OSError), log.open("rb") as lines:
             for line in lines:
                 try:
                     row: dict[str, Any] = json.loads(line)

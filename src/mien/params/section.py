@@ -17,9 +17,9 @@ def composed(text: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """A name that file names, CSVs and the card's tables can hold."""
-    if not name or name != name.strip() or not name.isprintable() or "|" in name:
-        raise ValueError("give it letters, no | and no spaces around them")
+    """A name that file names, CSVs, the card's tables and other people's pages can hold."""
+    if not name or name != name.strip() or not name.isprintable() or set(name) & set("|<>/"):
+        raise ValueError("give it letters, none of | < > / and no spaces around them")
     return name
 
 

@@ -45,6 +45,9 @@ class Figures:
         )
         self._photos: Any = Counter("mien_photos_total", "photos in which faces were sought")
         self._empty: Any = Counter("mien_photos_without_face_total", "photos in which none was")
+        self._lost: Any = Counter(
+            "mien_log_lost_total", "answered requests that the prediction log could not take"
+        )
         self._confidence: Any = Histogram(
             "mien_confidence",
             "calibrated confidence of the likeliest expression",
@@ -61,6 +64,10 @@ class Figures:
             self._faces.labels(expression=expression, model=model).inc(faces)
         for reason, faces in Counts(a.reason for a in answers if a.reason).items():
             self._abstentions.labels(reason=reason, model=model).inc(faces)
+
+    def count_lost(self, requests: int) -> None:
+        """Answered requests whose rows could not be written."""
+        self._lost.inc(requests)
 
     def count_photo(self, faces: int) -> None:
         """A photo in which ``faces`` faces were found."""

@@ -8,12 +8,14 @@ crops are kept beside it.
 
 import contextlib
 import contextvars
+import fnmatch
 import logging.handlers
 import os
 import queue
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +26,13 @@ from PIL import Image
 
 from mien.data.manifest import image_statistics
 from mien.errors import MienError
+from mien.files import replacing_file
 from mien.serving.classifier import Classified, Crop
 from mien.serving.package import Package, started_in
 
 NAME = "predictions"
+_OURS = ("data/data.*.log*", "schema/schema.*.log*", "images/*.png")
+"""What is removed when it is too old or too much. The folder may be somebody's who called it so."""
 _CATEGORICAL = {"time", "request_id", "route", "model", "expression", "reason", "image", "abstains"}
 _FILE_SHARE = 16
 """A log file is closed at this fraction of the allowed size, so that the oldest can go."""
@@ -65,7 +70,7 @@ def read_settings() -> tuple[float, float, float]:
 
 
 def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
-    """Remove files older than ``days``, then the oldest until all fit ``megabytes``.
+    """Remove files of the log older than ``days``, then the oldest until all fit ``megabytes``.
 
     Files that are being written to (``*.log``) go for their age only, when nothing has been written
     to them for so long. What can't be removed is told of and stays: it must keep neither the others
@@ -76,6 +81,9 @@ def sweep(folder: Path, days: float, megabytes: float, now: float) -> None:
     # folder of that kind `rglob` would end
     paths = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     for path in paths:
+        name = path.relative_to(folder).as_posix()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in _OURS):
+            continue
         with contextlib.suppress(OSError):
             if path.is_file():
                 files.append((path.stat().st_mtime, path.stat().st_size, path))
@@ -160,10 +168,16 @@ class PredictionLog:
     A thread of its own does it, a few requests at a time, after they were answered; `close` waits
     for it. Where it can't keep up, requests wait for it. It also removes what is too old, even
     while nobody asks anything.
+
+    Args:
+        package: the model that answers.
+        lost: told how many requests' rows could not be written, a full disk, say.
     """
 
-    def __init__(self, package: Package) -> None:
-        self.package = package
+    def __init__(
+        self, package: Package, lost: Callable[[int], None] = lambda requests: None
+    ) -> None:
+        self.package, self._lost = package, lost
         self.folder = log_folder()
         # All are read here, so that a bad value ends the start and not the first answer.
         self.share, self.days, self.megabytes = read_settings()
@@ -203,11 +217,14 @@ class PredictionLog:
                 # the monitor keeps its record in context variables; a failed one must not stay
                 contextvars.Context().run(self._export, answered)
             except Exception:  # a full disk, say: faces are answered all the same
+                self._lost(len(answered))
                 logging.getLogger("bentoml").exception("rows of the prediction log are lost")
 
     def _export(self, batch: list[Answered]) -> None:
         import bentoml
 
+        # of people: whoever else is to read it makes the folder first, or opens it to them
+        (self.folder / NAME).mkdir(mode=0o700, parents=True, exist_ok=True)
         rows = [row for answered in batch for row in self._rows(answered)]
         options = {
             "log_path": str(self.folder),
@@ -257,8 +274,13 @@ class PredictionLog:
         if not self.share or random.random() >= self.share:
             return None
         path = self.folder / NAME / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(crop.pixels).save(path)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            with replacing_file(path) as temporary:
+                Image.fromarray(crop.pixels).save(temporary)
+        except OSError:  # a full disk: the row, which is smaller, may still fit
+            logging.getLogger("bentoml").exception("a face could not be kept")
+            return None
         return name
 
 

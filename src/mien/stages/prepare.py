@@ -28,7 +28,6 @@ _COPY_CHUNK = 4096
 def main(
     params: Params,
     *,
-    data: Path,
     manifest: Path,
     faces: Path,
     quarantine: Path,
@@ -37,7 +36,7 @@ def main(
 ) -> None:
     """Read every configured source into one store of faces and its manifest."""
     settings = params.prepare
-    listings = _list(params, data)
+    listings = _list(params)
     tables = [listing.table.assign(source=name) for name, listing in listings.items()]
     listed = pd.concat(tables, ignore_index=True)
     _check_faces(listed, params.expressions, settings, lost=listed[:0])
@@ -54,7 +53,7 @@ def main(
         _check_faces(kept, params.expressions, settings, lost=pd.concat([copies, near]))
         _write_store(faces, pixels, kept["row"].to_numpy())
         kept["row"] = np.arange(len(kept))
-    _refuse_change(listings, _list(params, data))
+    _refuse_change(listings, _list(params))
     aside = _set_aside(listings, faults, copies, near)
     write_manifest(manifest, kept)
     write_quarantine(quarantine, aside)
@@ -67,10 +66,10 @@ def main(
     )
 
 
-def _list(params: Params, data: Path) -> dict[str, Listing]:
+def _list(params: Params) -> dict[str, Listing]:
     """What each source holds now, by its name."""
     return {
-        source.name: list_source(source, data, params.expressions)
+        source.name: list_source(source, params.prepare.data, params.expressions)
         for source in params.prepare.sources
     }
 
