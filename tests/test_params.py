@@ -114,6 +114,15 @@ def test_a_wrong_setting_is_named_with_what_is_wrong(settings, name, value, word
     assert str(caught.value).startswith(f"params.yaml: {section}")
 
 
+def test_the_first_clustering_reads_the_head_as_it_was_trained(settings):
+    """Of a head that is balanced otherwise the prior would be counted twice, or not at all."""
+    settings["cluster"]["class_balance"] = 0.5
+    with pytest.raises(MienError, match=r"pretrain\.class_balance 1: .* make them equal"):
+        parse_params(settings, "params.yaml")
+    settings["pretrain"]["class_balance"] = 0.5
+    assert parse_params(settings, "params.yaml").cluster.class_balance == 0.5
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -159,19 +159,19 @@ class JointTask(Task[ACCNN]):
 
     @torch.no_grad()
     def _guess(self, faces: Tensor, teacher: FaceNetwork) -> Tensor:
-        """Guesses ``[B, C]`` of the averaged network, aligned to the shares that are drawn."""
+        """Guesses ``[B, C]`` of the averaged network, aligned to the shares that it is taught."""
         probabilities = teacher(faces).float().softmax(dim=1)
         mean = probabilities.mean(dim=0)
         if self.average.any():
             self.average.lerp_(mean, 0.01)
         else:  # from an even start, frequent expressions would win for the first hundred steps
             self.average.copy_(mean)
-        return align(probabilities, self.average, self._drawn())
+        return align(probabilities, self.average, self._taught())
 
-    def _drawn(self) -> Tensor:
-        """Shares ``[C]`` of the expressions in batches, drawn with some of the prior taken out."""
-        drawn = self.prior.pow(1 - self.settings.class_balance)
-        return drawn / drawn.sum()
+    def _taught(self) -> Tensor:
+        """Shares ``[C]`` for which the labels teach `p`: some of the prior is taken out of them."""
+        taught = self.prior.pow(1 - self.settings.class_balance)
+        return taught / taught.sum()
 
     def _sharpened(self, guess: Tensor) -> tuple[Tensor, Tensor]:
         """Guesses ``[B, C]`` as the settings want them and which are sure enough, ``[B]``."""

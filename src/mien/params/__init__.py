@@ -60,6 +60,17 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _heads_are_read_as_trained(self) -> "Params":
+        learned, taken = self.pretrain.class_balance, self.cluster.class_balance
+        if learned != taken:
+            raise ValueError(
+                f"cluster.class_balance is {taken:g} and pretrain.class_balance {learned:g}: the "
+                "first clustering takes the head for one that was trained with its own; make them "
+                "equal"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _labels_make_sense(self) -> "Params":
         if len(set(self.expressions)) < len(self.expressions):
             raise ValueError("expressions: a name stands twice")

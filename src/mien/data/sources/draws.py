@@ -57,7 +57,10 @@ def _shuffled(names: Iterable[str], seed: int) -> NDArray[np.intp]:
 
 
 def draw_labels(labels: pd.Series, *, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which labels the pipeline may use: of each, ``share`` of its faces, but at least one."""
+    """Which labels the pipeline may use: of each, ``share`` of its faces, but at least one.
+
+    The seed decides for these faces in this order: where one comes or goes, others are drawn.
+    """
     rng = np.random.default_rng([seed, 2])
     chosen = np.zeros(len(labels), dtype=bool)
     for label in sorted(labels.unique()):

@@ -36,7 +36,8 @@ def synthetic_table(settings: SyntheticSource, expressions: Sequence[str]) -> pd
     """One row per face; `render` draws them.
 
     The labelled, validation and test parts hold each expression equally often (±1); the unlabelled
-    part follows `EVERYDAY`, and its truth stands in ``true_label`` only. No person is in two parts.
+    part follows `EVERYDAY`, and its truth stands in ``true_label`` only. No person is in two parts,
+    but of tables of other sizes people may be: one of them is no test of what learned from another.
 
     Args:
         settings: how many faces each part has, and the seed of the draw.
