@@ -40,26 +40,36 @@ def test_card_prints_the_card(tmp_path, capsys):
     (package / "metadata.json").write_text("{}")
     (package / "card.md").write_text("# Mien\n")
     for folder in (package, tmp_path):  # that of the package, of the workspace
-        main(["card", "--package", str(folder)])
+        main(["card", "--model", str(folder)])
         assert "# Mien" in capsys.readouterr().out
 
 
 def test_card_of_a_model_that_ships(capsys):
-    main(["card", "--package", "small"])
+    main(["card", "--model", "small"])
     assert capsys.readouterr().out.strip() == (SHIPPED / "small/card.md").read_text().strip()
+
+
+def test_card_is_of_the_model_that_would_answer(tmp_path, monkeypatch, capsys):
+    """In a fresh folder it failed where `mien predict` takes what ships."""
+    monkeypatch.chdir(tmp_path)
+    main(["card"])
+    assert capsys.readouterr().out.strip() == (SHIPPED / "small/card.md").read_text().strip()
+    test_card_prints_the_card(tmp_path, capsys)
+    main(["card"])
+    assert capsys.readouterr().out.strip() == "# Mien"
 
 
 def test_card_of_nothing(tmp_path):
     for name in (str(tmp_path), "nowhere"):
-        ends_with(["card", "--package", name], f"mien card: error: {name}: neither a package")
+        ends_with(["card", "--model", name], f"mien card: error: {name}: neither a package")
     (tmp_path / "metadata.json").write_text("{}")
-    ends_with(["card", "--package", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
+    ends_with(["card", "--model", str(tmp_path)], f"mien card: error: {tmp_path}/card.md")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has this full disk")
 def test_a_full_disk_is_said_in_one_line():
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "mien", "card", "--package", "small"]
+        command = [sys.executable, "-m", "mien", "card", "--model", "small"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == (

@@ -32,7 +32,7 @@ def test_the_table_by_hand(tmp_path: Path):
 | faces    | accuracy                |      70.0% | 76.5% |   +6.5 |
 | faces    | mean-class accuracy     |      65.0% | 70.0% |   +5.0 |
 | faces    | macro-F1                |      60.0% | 59.0% |   -1.0 |
-| faces    | calibration error (ECE) |      12.0% |  5.0% |   -7.0 |
+| faces    | ECE, before calibration |      12.0% |  5.0% |   -7.0 |
 
 Pseudo-labels: 60.0% of the unlabelled faces accepted, 91.1% of them right (of those whose truth \
 is known).

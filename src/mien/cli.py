@@ -39,7 +39,7 @@ examples:
 """
 _CARD_EXAMPLE = """\
 example:
-  mien card --package runs/mine
+  mien card --model runs/mine
 """
 _MODEL = "a package folder, a workspace that holds one, a size that ships or a tag mien:…"
 
@@ -123,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     card = add("card", help="print a model's card", epilog=_CARD_EXAMPLE)
     card.set_defaults(command=_card)
     card.add_argument(
-        "--package", default="models/package", metavar="MODEL",
-        help=f"{_MODEL} (default: %(default)s)",
+        "--model", "--package", metavar="MODEL",
+        help=f"{_MODEL} (default: the one that `mien predict` takes)",
     )  # fmt: skip
 
     _add_releases(add)
@@ -244,11 +244,11 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _card(options: argparse.Namespace) -> None:
-    from mien.serving.package import named_package
+    from mien.serving.package import find_package
 
-    path = named_package(options.package) / "card.md"
+    path = find_package(Path(), options.model) / "card.md"
     if not path.is_file():
-        raise MienError(f"{path}: no such file; name a packaged model with --package")
+        raise MienError(f"{path}: no such file; name a packaged model with --model")
     print(path.read_text(encoding="utf-8"))
 
 

@@ -14,7 +14,7 @@ _MEASURES = {
     "accuracy": "accuracy",
     "mean_class_accuracy": "mean-class accuracy",
     "macro_f1": "macro-F1",
-    "ece": "calibration error (ECE)",
+    "ece": "ECE, before calibration",
 }
 _REMEMBERED = Path(".mien") / "last_run.json"
 _CELL = 60

@@ -6,14 +6,18 @@ import pytest
 
 from mien.errors import MienError
 from mien.evaluation.card import (
+    _told,
     check_card,
     describe_calibration,
     describe_first_weights,
     describe_limits,
     describe_results,
     find_empty,
+    render_card,
 )
+from mien.files import read_json
 from mien.params import parse_params
+from mien.serving.package import SHIPPED
 from mien.workspace import assignment, complete_params
 
 CARD = {
@@ -47,6 +51,32 @@ def test_planted_gaps_are_named(place, name, gap):
     assert find_empty(card) == [name]
     with pytest.raises(MienError, match=name.replace("[", r"\[")):
         check_card(card)
+
+
+def test_settings_are_told_in_words():
+    """Nested ones stood there as Python writes a dict, whether they took part or not."""
+    settings = {
+        "epochs": 8,
+        "widths": [32, 64],
+        "landmarks": {"epochs": 3, "networks": ["accnn", "larger"]},
+        "larger": {"epochs": 0, "weight": 0.9},
+        "refinery": {"networks": "none", "views": 6},
+    }
+    assert list(_told(settings)) == [
+        "epochs 8",
+        "widths [32, 64]",
+        "landmarks.epochs 3",
+        "landmarks.networks [accnn, larger]",
+        "larger off",
+        "refinery off",
+    ]
+
+
+@pytest.mark.parametrize("size", ["nano", "small", "base"])
+def test_the_cards_that_ship_are_what_their_figures_give(size):
+    folder = SHIPPED / size
+    told = render_card(read_json(folder / "card.json"))
+    assert told == (folder / "card.md").read_text(encoding="utf-8")
 
 
 def test_no_calibration_is_said():

@@ -44,7 +44,8 @@ def test_first_promotion_writes_record_and_pointer(workspace, capsys):
     prepared = hashlib.sha256(f"{faces['path']} {faces['md5']}".encode())
     assert record["evidence"]["data"] == prepared.hexdigest()
     assert record["metrics"]["drawn"]["challenger"]["faces"] == 360
-    assert "is the champion" in capsys.readouterr().out
+    (kept,) = (root / "releases").glob(f"*{record['decision']}*.json")
+    assert f"is the champion ({kept})" in capsys.readouterr().out
 
 
 def test_a_worse_model_never_replaces_the_champion(workspace):

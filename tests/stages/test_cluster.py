@@ -95,6 +95,22 @@ def test_a_larger_network_labels_and_the_accnn_waits(measured, params):
     assert not list((measured / "checkpoints").iterdir())
 
 
+def test_the_sheet_shows_of_a_cluster_what_it_holds(measured, params, monkeypatch):
+    """A cluster of one face was shown with 16, fifteen of them of others."""
+    larger_networks(measured, params, [1])
+    sheets = []
+    monkeypatch.setattr(
+        cluster, "write_contact_sheet", lambda path, rows, columns: sheets.append(rows)
+    )
+    run(settings(params), measured, "own")
+    (rows,) = sheets
+    held = pd.read_parquet(measured / "own.parquet")["cluster"].value_counts()
+    for index, (caption, faces) in enumerate(rows):
+        count = int(held.get(index, 0))
+        assert caption.endswith(f"#{index}\n{count} face{'' if count == 1 else 's'}")
+        assert len(faces) == min(count, 16)
+
+
 def test_the_last_rounds_clusters_are_compared_with_the_learned_networks(
     measured, params, monkeypatch
 ):

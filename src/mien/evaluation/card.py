@@ -1,7 +1,7 @@
 """The model card: what the model is, what it learned from, what it can do, where it must not go."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -46,8 +46,8 @@ LIMITS = [
     "It always divides its belief among the known expressions. A face that shows none of them "
     "gets one, too, unless its confidence is below the abstention threshold (unsure) or nothing in "
     "the drift reference resembles it (unfamiliar).",
-    "Faces unlike those below (other cameras, poses, lighting, ages) make it worse, and only the "
-    "strangest of them are called unfamiliar; compare with the drift reference.",
+    "Faces unlike those it learned from (other cameras, poses, lighting, ages) make it worse, and "
+    "only the strangest of them are called unfamiliar; compare with the drift reference.",
 ]
 
 NOT_MEASURED = "not measured"
@@ -261,7 +261,20 @@ def check_card(card: Json) -> None:
 
 def render_card(card: Json) -> str:
     """The card as Markdown."""
-    return templates("md").get_template("card.md").render(card=card)
+    training = {section: ", ".join(_told(each)) for section, each in card["training"].items()}
+    return templates("md").get_template("card.md").render(card=card, training=training)
+
+
+def _told(settings: Json, above: str = "") -> Iterator[str]:
+    """Settings as ``name value``; of a group of them that takes no part only that it is off."""
+    for name, value in settings.items():
+        if not isinstance(value, dict):
+            shown = f"[{', '.join(map(str, value))}]" if isinstance(value, list) else value
+            yield f"{above}{name} {shown}"
+        elif value.get("epochs") == 0 or value.get("networks") == "none":
+            yield f"{above}{name} off"
+        else:
+            yield from _told(value, f"{above}{name}.")
 
 
 def _settings(values: Json) -> Json:

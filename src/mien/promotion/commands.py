@@ -79,12 +79,12 @@ def promote(root: Path, trained: Path) -> None:
         MienError: the gate refuses; the message says why.
     """
     record = decide(root, trained)
-    name = carry_out(root, record)
+    kept = root / releases.FOLDER / carry_out(root, record)
     for check in record["checks"]:
         print(f"{'passed' if check['passed'] else 'FAILED'}  {check['says']}")
     if record["decision"] != "promoted":
-        raise MienError(f"{record['challenger']} is refused: {record['reason']} (releases/{name})")
-    print(f"\n{record['challenger']} is the champion (releases/{name})")
+        raise MienError(f"{record['challenger']} is refused: {record['reason']} ({kept})")
+    print(f"\n{record['challenger']} is the champion ({kept})")
 
 
 def rollback(root: Path, reason: str, to: str | None) -> None:

@@ -180,7 +180,7 @@ def _compare(
     if ece > allowed:
         chance = _chance_error(probabilities.max(axis=1), settings.significance)
         if chance > allowed:
-            allowed, few = chance, f", or {chance:.3f} by chance on {len(truth):,} faces"
+            allowed, few = chance, f", or {chance:.1%} by chance on {len(truth):,} faces"
     checks = [
         Check(
             f"{test_set.name}: floor",
@@ -190,7 +190,8 @@ def _compare(
         Check(
             f"{test_set.name}: calibration",
             ece <= allowed,
-            f"{test_set.name}: calibration error {ece:.3f}, at most {settings.max_ece:.3f}{few}",
+            f"{test_set.name}: calibration error {ece:.1%} after calibration, at most "
+            f"{settings.max_ece:.1%}{few}",
         ),
     ]
     if champion is None or old is None:

@@ -102,7 +102,7 @@ def named_package(name: str) -> Path:
         return find_model(name)
     sizes = ", ".join(shipped) if shipped else "none"
     raise MienError(
-        f"{name}: neither a package folder or a workspace with {PACKAGE}, nor a tag of the model "
+        f"{name}: neither a package folder nor a workspace with {PACKAGE}, nor a tag of the model "
         f"store (mien:…), nor a model that Mien ships (here: {sizes})"
     )
 

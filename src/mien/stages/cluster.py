@@ -192,17 +192,18 @@ def agreements(rows: pd.DataFrame, unlabelled: pd.DataFrame) -> dict[str, float]
 def draw_prototypes(
     path: Path, rows: pd.DataFrame, found: ClusteredFaces, store: np.ndarray, expressions: list[str]
 ) -> None:
-    """Contact sheet: the faces nearest each prototype, and how many its cluster holds."""
+    """Contact sheet: of each prototype's cluster the nearest faces, and how many it holds."""
     embeddings = found.embedded.embeddings
     z = unit(embeddings - embeddings.mean(axis=0))
     places, clusters = rows["row"].to_numpy(), rows["cluster"].to_numpy()
     sheet = []
     prototypes = found.clustering.prototypes
     for index, expression in enumerate(prototypes.expressions):
-        nearest = np.argsort(-(z @ prototypes.vectors[index]), kind="stable")[:16]
+        held = np.flatnonzero(clusters == index)
+        nearest = held[np.argsort(-(z[held] @ prototypes.vectors[index]), kind="stable")[:16]]
         name = "free" if expression == FREE else expressions[expression]
-        count = int((clusters == index).sum())
-        sheet.append((f"{name} #{index}\n{count} faces", store[places[nearest]]))
+        count = f"{len(held):,} face{'s' if len(held) != 1 else ''}"
+        sheet.append((f"{name} #{index}\n{count}", store[places[nearest]]))
     write_contact_sheet(path, sheet, columns=16)
 
 

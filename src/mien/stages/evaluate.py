@@ -91,7 +91,7 @@ def main(
         ),
     )
     write_json(metrics, {each.name: each.measures for each in test_sets})
-    print(f"report: {report / 'index.html'}", flush=True)
+    print(f"report: {report.absolute() / 'index.html'}", flush=True)
 
 
 def learner(stage: str, params: Params) -> str:
