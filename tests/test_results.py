@@ -52,6 +52,13 @@ def test_what_has_no_value_is_a_dash(tmp_path: Path):
     assert text.endswith("60.0% of the unlabelled faces accepted.")
 
 
+def test_a_loss_that_rounds_to_nothing_has_no_sign_of_its_own(tmp_path: Path):
+    close = {"faces": {"pretrained": PRETRAINED, "final": PRETRAINED | {"accuracy": 0.6996}}}
+    write_json(tmp_path / "metrics/evaluate.json", close)
+    line = "| faces    | accuracy                |      70.0% | 70.0% |   +0.0 |"
+    assert line in summary(tmp_path)
+
+
 def test_nothing_measured_is_an_empty_summary(tmp_path: Path):
     assert summary(tmp_path) == ""
 

@@ -176,7 +176,7 @@ def _percent(value: float | None) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}"
+    return "–" if value is None else f"{100 * value:+z.1f}"  # no -0.0
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 2) -> str:

@@ -28,7 +28,7 @@ def percent(share: float | None, decimals: int = 1) -> str:
 
 def points(difference: float | None) -> str:
     """A difference of shares in percentage points, with its sign."""
-    return "–" if difference is None else f"{100 * difference:+.1f}".replace("-", "−")
+    return "–" if difference is None else f"{100 * difference:+z.1f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:
