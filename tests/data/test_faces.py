@@ -90,6 +90,40 @@ def test_a_large_transparent_picture_takes_no_more_than_its_bytes() -> None:
     tracemalloc.stop()
 
 
+def decode_apart(data: bytes) -> tuple[float, str]:
+    """MB that decoding takes at most, in a process of its own, and what that writes."""
+    code = (
+        "import re, sys; from mien.data.faces import decode_picture\n"
+        # not of `resource`, which goes on from the peak of what has started this
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"
+        "data = sys.stdin.buffer.read(); before = peak()\n"
+        "decode_picture(data); print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input=data, capture_output=True, check=True)
+    return int(done.stdout) / 1000, done.stderr.decode()
+
+
+def test_a_transparent_picture_is_not_copied_in_colour() -> None:
+    """Such a copy took 200 MB of the largest picture."""
+    data = encode(Image.new("RGBA", (5000, 5000), (10, 20, 30, 128)), compress_level=1)
+    assert decode_apart(data)[0] < 250  # 100 are the picture
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparency_is_that_of_a_copy_in_colour(mode: str) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (300, 300, 4), dtype=np.uint8)
+    image = Image.fromarray(colour).convert(mode)
+    if mode == "P":
+        image.info["transparency"] = colour[0, :256, 0].tobytes()
+    copy = image.convert("RGBA")
+    grey, behind = copy.convert("L"), Image.new("L", copy.size, BACKGROUND)
+    expected = np.array(Image.composite(grey, behind, copy.getchannel("A")))
+    assert np.array_equal(
+        decode_picture(encode(image, "TIFF" if mode == "PA" else "PNG")), expected
+    )
+
+
 def test_an_animation_is_refused_without_counting_its_frames() -> None:
     still = [Image.new("L", (16, 16), level) for level in (0, 255)]
     whole = encode(still[0], "GIF", save_all=True, append_images=still[1:], duration=99)
@@ -123,25 +157,74 @@ def test_the_second_view_of_a_phone_picture_is_passed_over() -> None:
     assert decode_picture(data).shape == ramp().shape
 
 
-def progressive(scans: int) -> bytes:
-    """A JPEG of 7000 × 7000 pixels whose last scan, of 75 bytes, comes so many times."""
-    data = encode(Image.new("L", (7000, 7000)), "JPEG", progressive=True)
+def progressive(scans: int, side: int) -> bytes:
+    """A JPEG whose last scan, of 75 bytes, comes so many times."""
+    data = encode(Image.new("L", (side, side)), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * (scans - 6) + data[-2:]
 
 
-def test_a_jpeg_that_takes_hours_is_refused_at_once() -> None:
-    data = progressive(300)  # a few seconds for each hundred
+@pytest.mark.parametrize(("side", "scans", "most"), [(7000, 21, 20), (500, 101, 100)])
+def test_a_jpeg_that_takes_long_is_refused_at_once(side: int, scans: int, most: int) -> None:
+    """Of 7000 × 7000 pixels a hundred scans take two seconds, in 100 kB."""
+    data = progressive(scans, side)
     began = time.process_time()
-    with pytest.raises(PictureError, match="over 100 scans"):
+    with pytest.raises(PictureError, match=f"over {most} scans"):
         decode_picture(data)
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(("side", "scans"), [(7000, 20), (500, 100)])
+def test_the_scans_of_photos_are_few_enough(side: int, scans: int) -> None:
+    assert decode_picture(progressive(scans, side)).shape == (side, side)
 
 
 def test_what_a_phone_puts_behind_a_picture_has_no_scans() -> None:
     film = b"\xff\xda" * 1000
     data = encode(Image.fromarray(ramp()), "JPEG", comment=film)
     assert np.array_equal(decode_picture(data + film), decode_picture(data))
+
+
+def striped(strips: int, *wrong: tuple[int, int, int, int]) -> bytes:
+    """A TIFF of 12 pixels a row, whose rows are strips, all of them the same one.
+
+    ``wrong`` are further tags: number, type, count, value.
+    """
+    at = 8 + 2 + 12 * (8 + len(wrong)) + 4
+    tags = [(256, 4, 1, 12), (257, 4, 1, strips), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(273, 4, strips, at), (277, 3, 1, 1), (278, 4, 1, 1), *wrong]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + entries + bytes(4) + struct.pack("<I", at) * strips
+
+
+def test_a_tiff_of_a_great_many_strips_is_refused_at_once() -> None:
+    """Four million in 16 MB took 16 seconds and 1.3 GB."""
+    data = striped(400_000)
+    began = time.process_time()
+    with pytest.raises(PictureError, match="400,000 strips or tiles, 25,000 at most"):
+        decode_picture(data)
+    assert time.process_time() - began < 0.2
+    assert decode_picture(striped(25_000)).shape == (25_000, 12)
+
+
+TILED = {
+    "little": struct.pack("<2sHIHHHII", b"II", 42, 8, 1, 324, 4, 30_000, 8),
+    "big": struct.pack(">2sHIHHHII", b"MM", 42, 8, 1, 324, 4, 30_000, 8),
+    "wide": struct.pack("<2sHHHQQHHQQ", b"II", 43, 8, 0, 16, 1, 324, 4, 30_000, 8),
+}
+
+
+@pytest.mark.parametrize("kind", TILED)
+def test_tiles_are_counted_in_every_kind_of_tiff(kind: str) -> None:
+    with pytest.raises(PictureError, match="30,000 strips or tiles"):
+        decode_picture(TILED[kind])
+
+
+def test_nothing_is_written_that_a_file_chooses() -> None:
+    """Pillow warned of each wrong tag: 12 MB of lines for a TIFF of 720 kB."""
+    wrong = [(40_000 + each, 4, 10**9, 8) for each in range(300)]
+    assert decode_apart(striped(20, *wrong))[1] == ""
 
 
 def giant_png(side: int) -> bytes:

@@ -28,6 +28,11 @@ MAX_PIXELS = 50_000_000
 MAX_SCANS = 100
 """Times that a JPEG may go over all its pixels; usual ones do up to ten times. In 20 MiB there is
 room for 270,000, which takes hours. libtiff draws the same line."""
+MAX_SCANNED = 20 * MAX_PIXELS
+"""Pixels that a JPEG may go over in all its scans, which takes less than a second."""
+MAX_STRIPS = 25_000
+"""Strips or tiles of a TIFF, each of which takes time and memory however small it is. Writers make
+strips of 8 KiB, or of a row where that is longer: 24,415 of the largest picture with four bands."""
 MIN_SIDE = 12
 """Pixels of the shorter side under which no expression can be seen."""
 BACKGROUND = 128
@@ -41,8 +46,8 @@ _DETECTION_SHARE = 1 / 12
 """Smallest face sought, as a share of the picture's shorter side."""
 
 
-# Pillow warns of large pictures, with its own lines; here they are refused
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of what stands in a file, and whoever sends one may make megabytes of lines of that
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PictureError(MienError):
@@ -77,11 +82,13 @@ def decode_picture(data: bytes) -> Grey:
     Raises:
         PictureError: the data are empty, truncated, no picture of the known `FORMATS`, animated or
             of several pages, of more than `MAX_PIXELS`, of a shorter side under `MIN_SIDE`, or of
-            an unbounded (32-bit or floating-point) range, or a JPEG of more than `MAX_SCANS`.
+            an unbounded (32-bit or floating-point) range, a JPEG of more than `MAX_SCANS` or
+            `MAX_SCANNED`, or a TIFF of more than `MAX_STRIPS`.
     """
     if not data:
         raise PictureError("the file is empty")
     try:
+        _check_strips(data)  # Pillow has made an object of each when it has opened the picture
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_header(picture)
             _check_scans(picture, data)
@@ -96,6 +103,23 @@ def decode_picture(data: bytes) -> Grey:
         raise PictureError(f"giant: more than the {MAX_PIXELS:,} pixels allowed") from None
     except Exception as error:  # decoders raise almost anything on broken data
         raise PictureError(f"truncated or broken ({type(error).__name__})") from None
+
+
+def _check_strips(data: bytes) -> None:
+    """Look at how many strips or tiles the first directory of a TIFF names."""
+    if not data.startswith((b"II", b"MM")):
+        return
+
+    def number(at: int, width: int) -> int:
+        return int.from_bytes(data[at : at + width], "little" if data[:1] == b"I" else "big")
+
+    # bytes of an offset, of the number of entries, and of an entry; where they end Pillow says so
+    wide, many, entry = (8, 8, 20) if data[2:3] == b"+" else (4, 2, 12)  # "+" is BigTIFF
+    start = number(wide, wide)
+    end = start + many + entry * number(start, many)
+    for at in range(start + many, min(end, len(data)), entry):
+        if number(at, 2) in (273, 324) and (strips := number(at + 4, wide)) > MAX_STRIPS:
+            raise PictureError(f"{strips:,} strips or tiles, {MAX_STRIPS:,} at most; save it again")
 
 
 def _check_header(picture: Image.Image) -> None:
@@ -118,15 +142,16 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 
 def _check_scans(picture: Image.Image, data: bytes) -> None:
     start = b"\xff\xda"
-    if picture.format not in ("JPEG", "MPO") or data.count(start) <= MAX_SCANS:
+    most = min(MAX_SCANS, MAX_SCANNED // (picture.width * picture.height))
+    if picture.format not in ("JPEG", "MPO") or data.count(start) <= most:
         return
     # inside other segments, and in the film that some phones put behind the picture, it is chance
     at, scans = 0, 0
     while (found := _MARKER.search(data, at)) and found[0] != b"\xff\xd9":
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
         scans += found[0] == start
-        if scans > MAX_SCANS:
-            raise PictureError(f"over {MAX_SCANS} scans, which take too long; save it again")
+        if scans > most:
+            raise PictureError(f"over {most} scans, which take too long; save it again")
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -139,9 +164,11 @@ def _grey(picture: Image.Image) -> Grey:
     if picture.mode.startswith("I"):  # of 16 bits, as the header was checked
         return (np.asarray(picture, dtype=np.uint16) // 257).astype(np.uint8)
     if "A" in picture.getbands() or "transparency" in picture.info:
-        shown = picture.convert("RGBA")
-        behind = Image.new("L", shown.size, BACKGROUND)
-        return np.array(Image.composite(shown.convert("L"), behind, shown.getchannel("A")))
+        # of 50 megapixels each copy in colour would take 200 MB
+        shown = picture if picture.mode in ("RGBA", "LA") else picture.convert("RGBA")
+        grey = Image.new("L", shown.size, BACKGROUND)
+        grey.paste(shown.convert("L"), mask=shown)
+        return np.array(grey)
     return np.array(picture if picture.mode == "L" else picture.convert("L"), dtype=np.uint8)
 
 
