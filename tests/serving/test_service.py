@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -200,9 +201,9 @@ def test_a_turned_picture_is_put_upright(server):
 # --- what can't be used -------------------------------------------------------------------------
 
 
-def encode_large(side: int) -> bytes:
+def encode_large(side: int, mode: str = "1") -> bytes:
     buffer = io.BytesIO()
-    Image.new("1", (side, side)).save(buffer, "PNG")
+    Image.new(mode, (side, side)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -375,9 +376,48 @@ def test_nobody_works_for_a_caller_who_has_hung_up(server):
     assert 1 <= counted(server, "mien_photos_total") - before < 20
 
 
-def begin(server, held: ExitStack, route: str, body: bytes, length: int) -> None:
+def test_the_work_for_a_caller_who_has_hung_up_ends_before_its_last_picture(server):
+    """Its 64 pictures were classified while the next caller waited."""
+    form = httpx.Request("POST", server.url, files=[("images", encode_large(1200, "RGBA"))] * 64)
+    body, kind = form.read(), form.headers["Content-Type"]
+    before = counted(server, "mien_predictions_total")
+    with ExitStack() as held:
+        for _ in range(2):
+            begin(server, held, "predict", body, length=len(body), kind=kind)
+        time.sleep(0.1)
+    assert send(server, encode(FACE)).status_code == 200
+    assert counted(server, "mien_predictions_total") == before + 1
+
+
+def test_a_request_has_so_many_pixels_in_all_its_pictures(server):
+    files = [("images", encode_large(side)) for side in (7000, 7000, 2000)]
+    answer = httpx.post(f"{server.url}/predict", files=files)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("picture 2: with those before it over the 100,000,000")
+    described = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    for route, pixels in (("/predict", "100,000,000"), ("/analyze", "50,000,000")):
+        assert pixels in described[route]["post"]["requestBody"]["description"]
+
+
+def test_the_memory_of_large_pictures_is_given_back(server):
+    """Some 500 MiB of each stayed for ever."""
+    buffer = io.BytesIO()
+    Image.new("RGBA", (7000, 7000)).save(buffer, "WEBP", lossless=True, method=0)
+    (worker,) = [
+        psutil.Process(each.pid)
+        for each in psutil.net_connections("tcp")
+        if each.status == "LISTEN" and server.url.endswith(f":{each.laddr.port}")
+    ]
+    before = worker.memory_info().rss
+    assert send(server, buffer.getvalue()).status_code == 200
+    assert worker.memory_info().rss - before < 200e6
+
+
+def begin(
+    server, held: ExitStack, route: str, body: bytes, length: int, kind: str = "image/png"
+) -> None:
     """Send a request, or its beginning, on a connection that stays open until ``held`` ends."""
-    head = f"POST /{route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    head = f"POST /{route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
     sock = held.enter_context(connect(server))
     sock.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + body)
 

@@ -79,7 +79,7 @@ def test_a_thread_that_works_on_keeps_its_place(monkeypatch):
     complaints = []
     monkeypatch.setattr(service, "_worker", lambda: worker)
 
-    def work():
+    def work(effort):
         busy.append(1)
         most.append(len(busy))
         time.sleep(0.4)

@@ -9,6 +9,7 @@ import io
 import re
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +71,12 @@ class Box(NamedTuple):
     side: int
 
 
-def decode_picture(data: bytes) -> Grey:
+Spend = Callable[[int], object]
+"""Is told how many pixels a picture has before they are decoded; raises `PictureError` where that
+is too much."""
+
+
+def decode_picture(data: bytes, spend: Spend | None = None) -> Grey:
     """Decode a picture to grey levels, upright as its EXIF orientation says.
 
     Colour becomes luma (ITU-R 601); CMYK, palette and 16-bit grey are converted; transparent
@@ -83,7 +89,7 @@ def decode_picture(data: bytes) -> Grey:
         PictureError: the data are empty, truncated, no picture of the known `FORMATS`, animated or
             of several pages, of more than `MAX_PIXELS`, of a shorter side under `MIN_SIDE`, or of
             an unbounded (32-bit or floating-point) range, a JPEG of more than `MAX_SCANS` or
-            `MAX_SCANNED`, or a TIFF of more than `MAX_STRIPS`.
+            `MAX_SCANNED`, or a TIFF of more than `MAX_STRIPS`; or ``spend`` raises it.
     """
     if not data:
         raise PictureError("the file is empty")
@@ -92,6 +98,8 @@ def decode_picture(data: bytes) -> Grey:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_header(picture)
             _check_scans(picture, data)
+            if spend is not None:
+                spend(picture.width * picture.height)
             picture.load()
             return _grey(_upright(picture))
     except PictureError:

@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         "MIEN_MODEL": str(folder.resolve()),
         "PWD": str(Path.cwd()),  # where the workers' relative paths start
         "MIEN_FIGURES": str(figures),
+        # a large picture's memory goes back to the system; glibc would keep most of it
+        "MALLOC_MMAP_THRESHOLD_": os.environ.get("MALLOC_MMAP_THRESHOLD_", "1000000"),
     }
     command = [sys.executable, "-m", "bentoml", "serve", "mien.serving.service:MienService"]
     command += ["--host", host, "--port", str(options.port)]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mien.data import faces as pictures
 from mien.data.dataset import to_input
-from mien.data.faces import Grey
+from mien.data.faces import Grey, Spend
 from mien.errors import MienError
 from mien.serving.answers import Box, FaceAnswer
 from mien.serving.detector import Detector
@@ -46,13 +46,13 @@ class Classified:
         return cls(answers, np.concatenate([part.components for part in parts]))
 
 
-def read_crop(data: bytes, size: int) -> Crop:
+def read_crop(data: bytes, size: int, spend: Spend | None = None) -> Crop:
     """A picture that is a face already, as ``prepare`` reads it: the square in its middle.
 
     Raises:
-        PictureError: it can't be decoded.
+        PictureError: it can't be decoded, or ``spend`` raises it.
     """
-    picture = pictures.decode_picture(data)
+    picture = pictures.decode_picture(data, spend)
     box = pictures.centre(picture)
     return Crop(pictures.resize(pictures.crop(picture, box), size), box.side, box.side)
 

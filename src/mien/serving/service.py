@@ -31,10 +31,11 @@ from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from mien.data.faces import PictureError
+from mien.data.faces import MAX_PIXELS, PictureError
 from mien.serving.answers import Analysis, FaceAnswer, FoundFace, Info, Prediction, Problem
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
 from mien.serving.detector import make_detector
+from mien.serving.effort import MOST_PIXELS, Effort
 from mien.serving.figures import Figures, Traffic
 from mien.serving.guard import HEALTH, Guard, read_key
 from mien.serving.log import Answered, PredictionLog
@@ -50,6 +51,9 @@ _THREADS = 2
 
 _BATCH = 16
 """Faces that the network is given at once, while the next ones are decoded."""
+
+_LOOK = 0.25
+"""Seconds after which it is looked again whether a caller has hung up."""
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "The request or a picture in it can't be used."},
@@ -116,7 +120,7 @@ async def info() -> Any:
     "/predict",
     response_model=Prediction,
     responses=_PROBLEMS,
-    openapi_extra=describe_body(MAX_FILES),
+    openapi_extra=describe_body(MAX_FILES, MOST_PIXELS),
 )
 async def predict(request: Request) -> Response:
     """What ready face crops show: one answer for each, in their order."""
@@ -125,7 +129,12 @@ async def predict(request: Request) -> Response:
     return _json(await _in_thread(request, _worker().predict, uploads, started))
 
 
-@app.post("/analyze", response_model=Analysis, responses=_PROBLEMS, openapi_extra=describe_body(1))
+@app.post(
+    "/analyze",
+    response_model=Analysis,
+    responses=_PROBLEMS,
+    openapi_extra=describe_body(1, MAX_PIXELS),
+)
 async def analyze(request: Request) -> Response:
     """Where the faces of a photo are, and what each shows; that there is none is no error."""
     started = time.perf_counter()
@@ -146,21 +155,28 @@ async def _in_thread(request: Request, function: Any, *arguments: Any) -> Any:
 
     A request that is cancelled while it waits for one gives up its place, as does one whose caller
     has hung up by then; one whose thread is at work keeps it until that ends, so that there are
-    never more.
+    never more, and tells it to end soon.
     """
-    worker = _worker()
+    worker, effort = _worker(), Effort()
     async with worker.places:
-        if await request.is_disconnected():
-            raise HTTPException(499, "the caller hung up")  # for the metrics alone
+        await _check_connected(request)
         answer = asyncio.wrap_future(
-            worker.threads.submit(copy_context().run, function, *arguments)
+            worker.threads.submit(copy_context().run, function, effort, *arguments)
         )
         try:
-            return await asyncio.shield(answer)
-        except asyncio.CancelledError:
+            while not (await asyncio.wait([answer], timeout=_LOOK))[0]:
+                await _check_connected(request)
+        except (asyncio.CancelledError, HTTPException):
+            effort.end()
             await asyncio.wait([answer])
             answer.exception()  # looked at, or asyncio would complain of one nobody has seen
             raise
+        return answer.result()
+
+
+async def _check_connected(request: Request) -> None:
+    if await request.is_disconnected():
+        raise HTTPException(499, "the caller hung up")  # for the metrics alone
 
 
 def _worker() -> "MienService":
@@ -210,12 +226,12 @@ class MienService:
         self.pool.shutdown()
         self.log.close()
 
-    def predict(self, uploads: list[Upload], started: float) -> Prediction:
+    def predict(self, effort: Effort, uploads: list[Upload], started: float) -> Prediction:
         """The body of ``/predict``."""
         crops: list[Crop] = []
         running: list[Future[Classified]] = []
         for first in range(0, len(uploads), _BATCH):
-            batch = [self._read(upload) for upload in uploads[first : first + _BATCH]]
+            batch = [self._read(effort, upload) for upload in uploads[first : first + _BATCH]]
             crops += batch
             # the network lets go of Python's lock: the next faces are decoded meanwhile
             running.append(self.pool.submit(self.classifier.classify, _stack(batch)))
@@ -225,13 +241,14 @@ class MienService:
         version = self.classifier.package.version
         return Prediction(model=version, request_id=request_id, faces=answers)
 
-    def analyze(self, upload: Upload, started: float) -> Analysis:
+    def analyze(self, effort: Effort, upload: Upload, started: float) -> Analysis:
         """The body of ``/analyze``."""
         try:
             size = self.classifier.package.image_size
             crops, (width, height) = find_crops(upload.data, size, self.detect)
         except PictureError as error:
             raise HTTPException(400, f"{upload.name}: {error}") from None
+        effort.go_on()
         request_id = _request_id()
         classified = self.classifier.classify(_stack(crops)) if crops else None
         answers = self._answer(crops, classified, request_id, "analyze", started)
@@ -249,9 +266,10 @@ class MienService:
             faces=faces,
         )
 
-    def _read(self, upload: Upload) -> Crop:
+    def _read(self, effort: Effort, upload: Upload) -> Crop:
+        effort.go_on()
         try:
-            return read_crop(upload.data, self.classifier.package.image_size)
+            return read_crop(upload.data, self.classifier.package.image_size, effort.spend)
         except PictureError as error:
             raise HTTPException(400, f"{upload.name}: {error}") from None
 

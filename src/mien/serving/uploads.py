@@ -22,8 +22,8 @@ class Upload:
     data: bytes
 
 
-def describe_body(most: int) -> dict[str, Any]:
-    """The OpenAPI of a request body that `read_uploads` takes."""
+def describe_body(most: int, pixels: int) -> dict[str, Any]:
+    """The OpenAPI of a request body that `read_uploads` takes: pictures of ``pixels`` in all."""
     images = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most}
     form = {
         "type": "object",
@@ -32,7 +32,8 @@ def describe_body(most: int) -> dict[str, Any]:
         "additionalProperties": False,
     }
     content = {_FORM: {"schema": form}, "image/*": {"schema": _BINARY}}
-    return {"requestBody": {"required": True, "content": content}}
+    described = f"Up to {most} picture{'s' * (most > 1)}, of {pixels:,} pixels in all."
+    return {"requestBody": {"description": described, "required": True, "content": content}}
 
 
 async def read_uploads(request: Request, most: int) -> list[Upload]:
