@@ -115,9 +115,10 @@ def test_pictures_behind_a_link_to_a_folder_are_depended_on(folders, tmp_path):
     ]
 
 
-def test_a_link_to_nothing_is_told(folders, tmp_path):
-    """DVC cannot read it."""
-    (folders / "many" / "ann" / "1.png").symlink_to("nowhere")
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo])
+def test_a_link_to_nothing_or_a_pipe_is_told(folders, tmp_path, make):
+    """DVC cannot read the one, and waits for the other."""
+    make(folders / "many" / "ann" / "1.png")
     with pytest.raises(MienError, match=r"source 'faces': .*ann/1\.png: a link to nothing"):
         make_workspace(tmp_path / "run", settings_for(folders))
 

@@ -313,7 +313,8 @@ def _listed(params: Params) -> str:
 
 
 def _refuse_names(source: str, path: Path, files: list[str]) -> None:
-    """Refuse names that DVC would end at with a traceback, or with words about its own syntax."""
+    """Refuse what DVC would end at with a traceback or with words about its own syntax, and pipes,
+    for whose end it would wait."""
     if "${" in str(path):
         raise MienError(f"source '{source}': {path}: DVC cannot read '${{' in a name; rename it")
     for name in [str(path), *files]:
@@ -324,8 +325,9 @@ def _refuse_names(source: str, path: Path, files: list[str]) -> None:
                 f"source '{source}': {path}: the name {name!r} is not UTF-8; rename it, or unpack "
                 "the archive that it came from with the right encoding"
             ) from None
-        if not (path / name).exists():
-            raise MienError(f"source '{source}': {path / name}: a link to nothing; remove it")
+        target = path / name
+        if not target.is_file() and not target.is_dir():
+            raise MienError(f"source '{source}': {target}: a link to nothing, or a pipe; remove it")
 
 
 def _refuse_unsuitable(root: Path, pictures: list[Path]) -> None:

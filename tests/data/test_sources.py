@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,19 @@ def test_bad_pictures_are_faults_and_not_crashes(tmp_path: Path) -> None:
     assert faults["path"].tolist() == ["happy/cut.png", "happy/empty.png", "happy/text.jpg"]
     assert set(faults["kind"]) == {"unreadable"}
     assert faults["reason"].str.len().min() > 5
+
+
+def test_what_is_no_file_is_a_fault(tmp_path: Path) -> None:
+    """A pipe was waited for, for ever."""
+    lay_out(tmp_path, ["happy/1.png"])
+    (tmp_path / "happy" / "gone.png").symlink_to("nowhere")
+    pipe = tmp_path / "happy" / "pipe.png"
+    os.mkfifo(pipe)
+    # whoever does open it is let go
+    threading.Thread(target=pipe.write_bytes, args=[b""], daemon=True).start()
+    _, faults, _ = read(list_source(folder(), tmp_path, EXPRESSIONS))
+    reasons = ["the file can't be read (FileNotFoundError)", "no regular file"]
+    assert faults["reason"].tolist() == reasons
 
 
 def test_a_damaged_archive_member_is_a_fault(tmp_path: Path) -> None:

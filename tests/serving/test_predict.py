@@ -106,6 +106,40 @@ def test_a_pipe_is_read(package, faces, tmp_path, capsys):
     assert [row["path"] for row in lines(capsys)] == [pipe]
 
 
+def test_what_is_no_file_in_a_folder_is_told_and_not_waited_for(package, faces, capsys):
+    (faces / "gone.png").symlink_to("nowhere")
+    os.mkfifo(faces / "pipe.png")
+    # whoever does open it is let go
+    pipe = threading.Thread(target=(faces / "pipe.png").write_bytes, args=[b""], daemon=True)
+    pipe.start()
+    with pytest.raises(SystemExit, match="2 of 5 pictures could not be used"):
+        main(["predict", str(faces), "--crop", "--model", str(package), "--format", "jsonl"])
+    told = capsys.readouterr().err
+    assert "gone.png: [Errno 2] No such file" in told
+    assert "pipe.png: no regular file" in told
+
+
+def test_a_file_name_gives_the_terminal_no_orders(package, faces, capsys):
+    shutil.copy(faces / "a.png", faces / "a\x1b[2J\n\u202eé.png")
+    (faces / "b\x1b[2J.png").touch()
+    with pytest.raises(SystemExit):
+        main(["predict", str(faces), "--crop", "--model", str(package)])
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 5
+    assert "a\\x1b[2J\\n\\u202eé.png" in captured.out
+    assert "b\\x1b[2J.png: the file is empty" in captured.err
+    assert "\x1b" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("start", ["=1+", "+1", "-1", "@a"])
+def test_a_path_in_a_csv_is_no_formula(package, faces, capsys, monkeypatch, start):
+    monkeypatch.chdir(faces / "deep")
+    (faces / "deep" / "c.png").rename(f"{start}.png")
+    main(["predict", ".", "--crop", "--model", str(package), "--format", "csv"])
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["path"] == f"./{start}.png"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii", "latin-1"])
 @pytest.mark.parametrize("name", [b"a\xff.png", "aé😀.png".encode()])
 def test_any_file_name_is_json_in_any_encoding(package, faces, name, encoding):

@@ -4,6 +4,7 @@ import argparse
 import csv
 import glob
 import json
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,15 +59,16 @@ def run(options: argparse.Namespace) -> None:
         predictor = _Local(options.model, options.crop)
     write = _WRITERS[options.format](sys.stdout, predictor.expressions)
     failed = 0
+    named = {Path(name) for name in options.paths}
     # in the terminal where the rows are shown a bar would be written into them
     quiet = sys.stdout.isatty() or not sys.stderr.isatty()
     for path in tqdm(files, unit=" pictures", disable=quiet, leave=False):
         try:
-            found = predictor(_read(path))
+            found = predictor(_read(path, named))
         except (PictureError, ServiceError, OSError) as error:
             if isinstance(error, ServiceError) and error.status not in PICTURE:
                 raise  # the service, not this picture
-            tqdm.write(f"{path or '-'}: {error}", file=sys.stderr)
+            tqdm.write(_printable(f"{path or '-'}: {error}"), file=sys.stderr)
             failed += 1
             continue
         write(str(path or "-"), found, predictor.version)
@@ -74,10 +76,14 @@ def run(options: argparse.Namespace) -> None:
         raise MienError(f"{failed} of {len(files)} pictures could not be used; see above")
 
 
-def _read(path: Path | None) -> bytes:
+def _read(path: Path | None, named: set[Path]) -> bytes:
     if path is None:
         return sys.stdin.buffer.read()
-    if path.stat().st_size > MAX_BYTES:
+    status = path.stat()
+    # what nobody writes to would be waited for, for ever
+    if path not in named and not stat.S_ISREG(status.st_mode):
+        raise PictureError("no regular file; a pipe is read where it is named itself")
+    if status.st_size > MAX_BYTES:
         raise PictureError(f"the file is larger than {MAX_BYTES // 10**6} MB")
     return path.read_bytes()
 
@@ -162,6 +168,13 @@ class _Remote:
 # --- output -------------------------------------------------------------------------------------
 
 
+def _printable(text: str) -> str:
+    """Without what a terminal obeys, which a file's name may hold: as Python's escapes."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 def _rows(path: str, found: Found, model: str) -> Iterator[Row]:
     """A row for each face; one without an expression where there is none."""
     if not found:
@@ -187,7 +200,10 @@ class _Lines:
 
 
 class _Csv(_Lines):
-    """A column for each probability, named after its expression unless another is named so."""
+    """A column for each probability, named after its expression unless another is named so.
+
+    A path that a spreadsheet would take for a formula begins with ``./``.
+    """
 
     def __init__(self, file: TextIO, expressions: list[str]) -> None:
         super().__init__(file, expressions)
@@ -203,7 +219,10 @@ class _Csv(_Lines):
         box = None if row["box"] is None else " ".join(map(str, row["box"]))
         found = row["probabilities"] or {}
         shares = {column: found.get(name) for name, column in self.names.items()}
-        self.writer.writerow({**row, **shares, "box": box})
+        path = row["path"]
+        if path != "-" and path.startswith(("=", "+", "-", "@")):
+            path = f"./{path}"
+        self.writer.writerow({**row, **shares, "path": path, "box": box})
         self.file.flush()
 
 
@@ -219,7 +238,7 @@ class _Table(_Lines):
         box = "-" if row["box"] is None else " ".join(map(str, row["box"]))
         print(
             f"{row['expression'] or '-':<12} {best:>6}  {box:<22} {row['reason'] or '':<12} "
-            f"{row['path']}",
+            f"{_printable(row['path'])}",
             file=self.file,
             flush=True,
         )

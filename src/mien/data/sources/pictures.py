@@ -1,6 +1,7 @@
 """Picture files in a folder or a zip archive, and the reader that all file sources share."""
 
 import os
+import stat
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -78,12 +79,16 @@ class PictureFiles:
         """
         try:
             if self.root.is_dir():
+                if not stat.S_ISREG((self.root / path).stat().st_mode):
+                    raise PictureError("no regular file")  # nobody may write to a pipe, ever
                 with (self.root / path).open("rb") as file:
                     data = file.read(MAX_BYTES + 1)
             else:
                 archive, entries, start = _open_archive(self.root, os.getpid())
                 with archive.open(entries[start + path]) as member:
                     data = member.read(MAX_BYTES + 1)
+        except PictureError:
+            raise
         except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise PictureError(f"the file can't be read ({type(error).__name__})") from None
         except Exception as error:  # zlib.error and its like have no common ancestor
