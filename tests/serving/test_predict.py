@@ -56,6 +56,23 @@ def test_the_fields_are_alike_in_process_and_by_url(package, server, faces, caps
         assert sum(row["probabilities"].values()) == pytest.approx(1)
 
 
+def test_it_says_whose_answers_they_are_where_nobody_named_a_model(
+    package, faces, tmp_path, monkeypatch, capsys
+):
+    """After `make run` the same command answered with another model, and did not say so."""
+    monkeypatch.delenv("MIEN_MODEL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    picture = str(faces / "a.png")
+    main(["predict", picture, "--crop"])
+    assert capsys.readouterr().err.startswith("answers of small (")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/package").symlink_to(package)
+    main(["predict", picture, "--crop"])
+    assert f"answers of {tmp_path / 'models/package'} (" in capsys.readouterr().err
+    main(["predict", picture, "--crop", "--model", str(package)])
+    assert not capsys.readouterr().err
+
+
 def test_no_face_is_a_row(package, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "flat.png"), np.full((90, 90), 7, np.uint8))
     main(["predict", str(tmp_path / "*.png"), "--model", str(package), "--format", "jsonl"])
@@ -225,7 +242,7 @@ def test_a_film_is_refused_unread(package, faces, capsys):
         (["fold*"], "fold*: no such file or folder, and no picture matches it"),
         (["a.png", "--model", ""], "the model's name is empty"),
         (["a.png", "--url", ""], "the service's URL is empty"),
-        (["a.png", "--model", "nowhere"], "nowhere: neither a package folder or a workspace"),
+        (["a.png", "--model", "nowhere"], "nowhere: neither a package folder nor a workspace"),
         (["a.png", "--url", "http://127.0.0.1:9"], "no answer"),
         (["a.png", "--url", "http://127.0.0.1:abc"], "http://127.0.0.1:abc: not a URL"),
         (["a.png", "--url", "http://[::1"], "http://[::1: not a URL"),

@@ -20,7 +20,7 @@ from mien.serving.answers import FaceAnswer
 from mien.serving.classifier import Classifier, find_crops, read_crop
 from mien.serving.client import PICTURE, Client, ServiceError
 from mien.serving.detector import make_detector
-from mien.serving.package import find_package, load_package
+from mien.serving.package import find_package, load_package, shipped_packages
 
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
@@ -56,7 +56,12 @@ def run(options: argparse.Namespace) -> None:
     if options.url is not None:
         predictor = _Remote(options.url, options.crop)
     else:
-        predictor = _Local(options.model, options.crop)
+        folder = find_package(Path.cwd(), options.model)
+        predictor = _Local(folder, options.crop)
+        if options.model is None:  # it depends on what was trained or promoted in this folder
+            name = folder.name if folder in shipped_packages().values() else folder
+            said = f"answers of {name} ({predictor.version}); --model names another"
+            print(said, file=sys.stderr, flush=True)
     write = _WRITERS[options.format](sys.stdout, predictor.expressions)
     failed = 0
     named = {Path(name) for name in options.paths}
@@ -129,8 +134,8 @@ def _search(folder: Path) -> list[Path]:
 
 
 class _Local:
-    def __init__(self, model: str | None, crop: bool) -> None:
-        self.classifier = Classifier(load_package(find_package(Path.cwd(), model)))
+    def __init__(self, folder: Path, crop: bool) -> None:
+        self.classifier = Classifier(load_package(folder))
         self.version = self.classifier.package.version
         self.expressions = list(self.classifier.package.expressions)
         self.crop = crop
