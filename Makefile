@@ -55,7 +55,7 @@ ui: $(STAMP)  ## Prefect: server, worker, schedules, at http://127.0.0.1:4200 (P
 	@exec .venv/bin/python -m flows.ui --port $(PORT)
 
 serve: PORT ?= 3000
-serve: $(STAMP)  ## serve the model: PORT=3000, MIEN_MODEL=a tag or package folder
+serve: $(STAMP)  ## serve the model: PORT=3000, MIEN_MODEL=a size, package folder, workspace or tag
 	.venv/bin/python -m mien.serving --port $(PORT)
 
 bento: $(STAMP)  ## build a Bento of the model and the service, which needs no checkout

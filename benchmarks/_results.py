@@ -17,9 +17,10 @@ FOLDER = Path(__file__).resolve().parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Cores, processor kind, and the versions that matter."""
+    """Cores, threads of a network (None: as many), processor kind, and the versions that matter."""
     return {
         "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS"),
         "processor": _processor(),
         "python": platform.python_version(),
         **{

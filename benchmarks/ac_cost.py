@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Measure and write."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     params = load_params(ROOT / "params.yaml")
     model = params.model
     doubled = {"stem": 2 * model.stem, "widths": [2 * width for width in model.widths]}

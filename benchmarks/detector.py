@@ -22,7 +22,9 @@ from mien.data.faces import Grey, NoFaceError, decode_picture, find_faces
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("../shared/datasets"))
     parser.add_argument("--photos", type=int, default=1000)
     options = parser.parse_args()

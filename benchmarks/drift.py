@@ -41,7 +41,9 @@ MIX = {"slight": 0.25, "clear": 0.5, "strong": 0.8}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--package", type=Path, required=True, metavar="DIR")
     package = parser.parse_args().package
     settings = load_params(Path("params.yaml")).monitoring

@@ -91,7 +91,9 @@ class Story:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--root", type=Path, default=Path("runs/drill"), metavar="DIR")
     parser.add_argument("--port", type=int, default=4747, help="of Prefect; the next: the service")
     parser.add_argument("--small", action="store_true", help="publishes nothing")

@@ -13,6 +13,7 @@ over it; every arm goes on from those weights, labelling the unlabelled faces an
 supervised            the labelled faces only
 head                  the network's own head, with the estimated prior
 fixmatch              FixMatch (Sohn et al. 2020) with distribution alignment: certain guesses only
+fixmatch-finetune     the same at the learning rate of ``finetune``; the others have ``cluster``'s
 consistency           the combined loss's own consistency alone: soft guesses, nothing clustered
 kmeans                k-means without guidance; labelled faces vote for what a cluster shows
 sinkhorn              prototypes with equal parts (SeLa, SwAV), mapped by votes
@@ -35,7 +36,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import _labellers
 import numpy as np
@@ -91,6 +92,8 @@ class Arm:
     consistency: bool = False
     metric: bool = False
     change: dict[str, Any] | None = None
+    rate: Literal["cluster", "finetune"] = "cluster"
+    """The stage whose learning rate it has."""
 
 
 FIXMATCH = {"consistency_temperature": 0.0, "consistency_threshold": 0.7, "consistency_weight": 1.0}
@@ -102,6 +105,9 @@ ARMS = {
     "supervised": Arm(None),
     "head": Arm(by_head),
     "fixmatch": Arm(by_head, pseudo=False, consistency=True, change=FIXMATCH),
+    "fixmatch-finetune": Arm(
+        by_head, pseudo=False, consistency=True, change=FIXMATCH, rate="finetune"
+    ),
     "consistency": Arm(by_head, pseudo=False, consistency=True),
     "kmeans": Arm(by_kmeans),
     "sinkhorn": Arm(by_sinkhorn),
@@ -233,7 +239,9 @@ def arm_settings(params: Params, arm: Arm) -> ClusterSettings:
     }
     weights = {term: getattr(finetune, term) if on else 0.0 for term, on in off.items()}
     rounds = cluster.rounds + round(finetune.epochs / cluster.epochs)
-    return cluster.model_copy(update={"rounds": rounds, **weights, **(arm.change or {})})
+    rate = (finetune if arm.rate == "finetune" else cluster).learning_rate
+    changes = {"rounds": rounds, "learning_rate": rate, **weights, **(arm.change or {})}
+    return cluster.model_copy(update=changes)
 
 
 def _accuracies(model: ACCNN, store: np.ndarray, splits: dict[str, LabelledRows]) -> dict[str, Any]:

@@ -7,7 +7,8 @@ startled (surprise) and upset (angry, disgust, fear, sad). ``--labels`` faces of
 which the weights that ship have not learned, are labelled, a tenth of them for validation; LFW is
 unlabelled; PrivateTest is the test. Each draw is a ``mien run`` from random first weights, one with
 a start by landmarks and one from the weights of ``small``, in ``runs/benchmarks/``, with the
-settings of ``configs/short.yaml`` and of ``configs/transfer.yaml``. Beside them stands what
+settings of ``configs/random.yaml`` and ``configs/short.yaml``, of ``configs/short.yaml`` alone and
+of ``configs/transfer.yaml``. Beside them stands what
 ``small`` itself says of the test faces, its probabilities summed into the four.
 
 Where the expressions are FER2013's own, the head of ``small`` can stay; ``heads`` says on how many
@@ -57,7 +58,7 @@ GROUPS = {
 
 
 def main() -> None:
-    """Run every draw with both starts and write what they gave."""
+    """Run every draw with each start and write what they gave."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -45,7 +45,9 @@ BLOCKS = 12
 def main() -> None:
     """Measure and write."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--package", type=Path, default=Path("models/package"))
     parser.add_argument("--faces", type=Path, default=Path("data/prepared/faces.npy"))
     parser.add_argument("--memory-requests", type=int, default=50_000)

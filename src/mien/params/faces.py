@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mien.params.section import Count, Label, Positive, Section, Share, Weight
+from mien.params.section import Count, Label, Positive, Section, Share
+
+GreyLevel = Annotated[float, Field(ge=0, le=255)]
 
 
 class SourceSettings(Section):
@@ -106,9 +108,9 @@ class ValidateSettings(Section):
 
     min_faces_per_expression: Positive
     max_quarantine_share: Share
-    brightness: tuple[float, float]
+    brightness: tuple[GreyLevel, GreyLevel]
     """Range of a face's mean grey level, 0 to 255."""
-    min_contrast: Weight
+    min_contrast: Annotated[float, Field(ge=0, le=127.5)]
     """Least standard deviation of a face's grey levels, 0 to 127.5."""
     max_out_of_range_share: Share
     """Share of faces that may break the two image statistics above."""
