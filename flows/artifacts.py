@@ -22,6 +22,8 @@ from mien.pipeline import Pipeline, flatten
 from mien.workspace import all_drawn
 from mien.yaml_files import read_yaml
 
+SERVED = {"": Path("reports"), "monitoring/": Path("monitoring", "windows")}
+"""Folders of a workspace in which `make ui` shows pages, by how their addresses begin."""
 _MIME = {".svg": "image/svg+xml", ".png": "image/png"}
 _WIDEST = 1600
 """Pixels; wider pictures of faces are made smaller, for Prefect keeps them in its database."""
@@ -128,10 +130,12 @@ def _key(stage: str, what: str) -> str:
 
 
 def address(root: Path, page: Path) -> str:
-    """Where a browser finds a report: at `make ui`'s own address, or as a file."""
+    """Where a browser finds a page: at `make ui`'s own address, or as a file."""
     served, folder = os.environ.get("MIEN_REPORTS_URL"), os.environ.get("MIEN_REPORTS_ROOT")
     if served and folder and root == Path(folder).resolve():
-        return f"{served}/{page.relative_to(root / 'reports')}"
+        for name, inside in SERVED.items():
+            if page.is_relative_to(root / inside):
+                return f"{served}/{name}{page.relative_to(root / inside)}"
     return page.as_uri()
 
 

@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed
 from prefect.utilities.asyncutils import run_coro_as_sync
 
+from flows.artifacts import address
 from flows.lifetime import End, run_by_hand
 from mien.errors import MienError
 from mien.files import replacing_folder, write_json
@@ -80,7 +81,8 @@ def _look(root: Path, logs: Path, settings: MonitoringSettings) -> RunState:
         )
         return Completed(name=End.WAITING, message=verdict.reason)
     folder = write_page(root, window, reference, verdict, number)
-    publish(folder, window, reference, verdict, number)
+    publish(root, folder, verdict, number)
+    get_run_logger().info("window %s: %s", number, folder)
     state = state.after(window, verdict)
     if verdict.status == "drift":
         state = replace(state, pending=_event(root, logs, verdict, number, folder, state.since))
@@ -116,15 +118,13 @@ def write_page(
         if len(window.faces):
             (folder / "picture.png").write_bytes(report.draw_picture(window, reference, verdict))
             snapshot = report.make_report(window, reference, verdict, number)
-            snapshot.save_html(str(folder / "page.html"))
+            report.save_page(folder / "page.html", snapshot, verdict, number)
             report.add_to_workspace(root / FOLDER / "evidently", snapshot, number)
     return target
 
 
 @task(cache_policy=NO_CACHE)
-def publish(
-    folder: Path, window: Window, reference: Reference, verdict: Verdict, number: int
-) -> None:
+def publish(root: Path, folder: Path, verdict: Verdict, number: int) -> None:
     """Verdict, picture and the page's link as artifacts in Prefect."""
     create_markdown_artifact(
         report.as_markdown(verdict, number), key="monitoring-verdict", description=verdict.reason
@@ -136,10 +136,10 @@ def publish(
             description=f"Window {number}: {verdict.status}",
         )
         create_link_artifact(
-            (folder / "page.html").as_uri(),
+            address(root, folder / "page.html"),
             link_text=f"window {number}",
             key="monitoring-page",
-            description="Evidently's page, on the machine that ran the flow",
+            description="The verdict and Evidently's page, on the machine that ran the flow",
         )
 
 

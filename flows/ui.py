@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.artifacts import SERVED
 from flows.automations import apply_automations
 from flows.standing import as_people_left_it
 from mien.errors import MienError
@@ -177,23 +178,28 @@ class House:
 
         A proxy that does may stand before them; ``MIEN_REPORTS_URL`` says where.
         """
-        folder = self.workspace / "reports"
         name = urlsplit(self.environment["MIEN_REPORTS_URL"]).netloc
-        handler = functools.partial(_Reports, name=name, directory=str(folder))
+        handler = functools.partial(_Reports, name=name, workspace=self.workspace)
         server = http.server.ThreadingHTTPServer((LOOPBACK, self.port + 1), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 class _Reports(http.server.SimpleHTTPRequestHandler):
-    """The workspace's reports, without a line for each request.
+    """The workspace's reports and windows of monitoring, without a line for each request.
 
     Asked under this machine's own names or ``name``, that of ``MIEN_REPORTS_URL``: a page elsewhere
     whose name leads here (DNS rebinding) could read the faces.
     """
 
-    def __init__(self, *arguments: Any, name: str, **keywords: Any) -> None:
-        self.name = name  # before the base class, which answers the request as it is made
-        super().__init__(*arguments, **keywords)
+    def __init__(self, *arguments: Any, name: str, workspace: Path) -> None:
+        # before the base class, which answers the request as it is made
+        self.name, self.workspace = name, workspace
+        super().__init__(*arguments)
+
+    def translate_path(self, path: str) -> str:
+        begin = max((each for each in SERVED if path[1:].startswith(each)), key=len)
+        self.directory = str(self.workspace / SERVED[begin])
+        return super().translate_path(f"/{path[1 + len(begin) :]}")
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
         host = self.headers.get("Host", "localhost")  # browsers always send it

@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 
+from flows.artifacts import address
 from flows.standing import as_people_left_it
 from flows.ui import House
 from mien.errors import MienError
@@ -47,6 +48,24 @@ def test_reports_stay_on_this_machine(reporting):
     assert ask_for_report(house).text == "faces"
     with pytest.raises(ConnectionRefusedError):  # another address of this machine
         socket.create_connection(("127.0.0.2", house.port + 1), timeout=5)
+
+
+def test_pages_of_monitoring_are_beside_the_reports(reporting, tmp_path, monkeypatch):
+    """Their link was a file's address, which a browser opens from no page of a server."""
+    page = tmp_path / "monitoring" / "windows" / "000001" / "page.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("drift")
+    (tmp_path / "monitoring" / "state.json").write_text("{}")
+    house = reporting()
+    for name in ("MIEN_REPORTS_URL", "MIEN_REPORTS_ROOT"):
+        monkeypatch.setenv(name, house.environment[name])
+    link = address(tmp_path, page)
+    assert link == f"{house.reports}/monitoring/000001/page.html"
+    assert httpx.get(link).text == "drift"
+    assert ask_for_report(house).text == "faces"
+    for elsewhere in ("monitoring/../state.json", "monitoring/%2e%2e/state.json", "windows"):
+        assert httpx.get(f"{house.reports}/{elsewhere}").status_code == 404
+    assert address(tmp_path, tmp_path / "params.yaml").startswith("file://")
 
 
 def test_reports_are_not_for_a_page_whose_name_leads_here(reporting, monkeypatch):

@@ -1,8 +1,10 @@
 """What people see of a window: Evidently's page and workspace, a picture, a table."""
 
 import base64
+import html
 import io
 import os
+import re
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +13,18 @@ from uuid import UUID, uuid5
 
 import pandas as pd
 
+from mien.files import write_text
 from mien.monitoring.log import Window
 from mien.monitoring.reference import IMAGE, Reference
 from mien.monitoring.verdict import Verdict
 
 PROJECT = "mien"
+_STYLE = """<style>
+header.mien { max-width: 60rem; margin: 1.5rem auto; padding: 0 1rem; font: 16px/1.5 sans-serif }
+header.mien h1 { font-size: 1.6rem; margin: 0 0 .5rem }
+header.mien p { margin: .25rem 0; overflow-wrap: anywhere }
+</style>
+"""
 _PAGE_FACES = 5000
 """Faces of a window on the page; all of them are judged."""
 
@@ -56,6 +65,26 @@ def make_report(window: Window, reference: Reference, verdict: Verdict, number: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return report.run(*sides, timestamp=_time(window.end))
+
+
+def save_page(path: Path, snapshot: Any, verdict: Verdict, number: int) -> None:
+    """Evidently's page, under our verdict: its own defaults may say otherwise, and decide nothing."""
+    snapshot.save_html(str(path))
+    page = path.read_text(encoding="utf-8")
+    title = html.escape(f"Window {number}: {verdict.status}")
+    names = ", ".join(each.name for each in verdict.drifted) or "nothing"
+    lines = [
+        html.escape(verdict.reason),
+        html.escape(f"Drifted: {names}. Model {verdict.model}, {verdict.faces:,} faces."),
+        "What follows is Evidently's own report. It goes by its defaults, which decide nothing here.",
+    ]
+    said = "".join(f"<p>{line}</p>" for line in lines)
+    head = f"<title>{title}</title>\n{_STYLE}</head>"
+    body = f'<header class="mien"><h1>{title}</h1>{said}</header>'
+    page = page.replace("</head>", head, 1)
+    begin = re.search(r"<body[^>]*>", page)
+    assert begin, "a page has a body"
+    write_text(path, page[: begin.end()] + body + page[begin.end() :])
 
 
 def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
@@ -187,7 +216,7 @@ def as_markdown(verdict: Verdict, number: int) -> str:
         verdict.reason,
         "",
         f"Model `{verdict.model}`, {verdict.faces} faces in {verdict.pictures} pictures "
-        f"({verdict.unfamiliar} faces resemble nothing that it knows), {verdict.start or '?'} to "
+        f"({verdict.unfamiliar} of them like nothing that it knows), {verdict.start or '?'} to "
         f"{verdict.end or '?'}; severity {verdict.severity:.2f}, "
         f"bad windows in a row: {verdict.bad_windows}.",
     ]
@@ -198,18 +227,22 @@ def as_markdown(verdict: Verdict, number: int) -> str:
             "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
         ]
     for each in verdict.findings:
-        before, after = (
-            "" if value is None else f"{value:.4g}" for value in (each.reference, each.window)
-        )
+        before, after = (_shown(value) for value in (each.reference, each.window))
+        p = "<0.0001" if each.p_adjusted < 1e-4 else f"{each.p_adjusted:.2g}"
         lines.append(
             f"| {each.name} | {each.group} | {each.test} | {before} | {after} | "
-            f"{each.effect:.3f} | {each.p_adjusted:.2g} | {'**yes**' if each.drifted else ''} |"
+            f"{each.effect:.3f} | {p} | {'**yes**' if each.drifted else ''} |"
         )
     for reason, count in verdict.skipped.items():
         lines += ["", f"Passed over: {count} rows {reason}."]
     for note in verdict.notes:
         lines += ["", f"Note: {note}."]
     return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    """Three places, or four digits where there are more before them."""
+    return "" if value is None else f"{value:z.3f}" if abs(value) < 10 else f"{value:.4g}"
 
 
 def _time(text: str | None) -> datetime:

@@ -114,7 +114,9 @@ def _no_face(window: Window, normal: float) -> Iterator[Finding]:
     share = window.photos_without_face / window.photos
     p = binomtest(window.photos_without_face, window.photos, normal, alternative="greater").pvalue
     effect = max(0.0, share - normal)
-    yield Finding("no face", "faces found", "binomial", normal, share, effect, float(p))
+    yield Finding(
+        "no face", "faces found", "binomial, beside the limit", normal, share, effect, float(p)
+    )
 
 
 def _columns(window: Window, reference: Reference) -> Iterator[Finding]:
@@ -176,7 +178,7 @@ def _domain(window: Window, reference: Reference) -> Iterator[Finding]:
     yield Finding(
         "domain classifier",
         "together",
-        "rank sum",
+        "rank sum (AUC)",
         0.5,
         auc,
         max(0.0, 2 * auc - 1),
