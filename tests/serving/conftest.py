@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -89,16 +90,27 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Server:
-    """A service that runs: where, with which log."""
+    """A service that runs: where, with which log, as which process."""
 
-    def __init__(self, url: str, logs: Path) -> None:
-        self.url, self.logs = url, logs
+    def __init__(self, url: str, logs: Path, pid: int) -> None:
+        self.url, self.logs, self.pid = url, logs, pid
 
 
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def listening(pid: int) -> set[str]:
+    """Where a process and those that it started listen for TCP."""
+    parent = psutil.Process(pid)
+    return {
+        f"http://{each.laddr.ip}:{each.laddr.port}"
+        for process in (parent, *parent.children(recursive=True))
+        for each in process.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
 
 
 @contextmanager
@@ -118,7 +130,7 @@ def serving(workspace: Path, **environment: str) -> Iterator[Server]:
         )
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", process, output)
-        yield Server(f"http://127.0.0.1:{port}", workspace / "logs")
+        yield Server(f"http://127.0.0.1:{port}", workspace / "logs", process.pid)
     finally:
         process.terminate()
         try:

@@ -13,7 +13,7 @@ import pytest
 
 from mien.errors import MienError
 from mien.serving.build import build
-from tests.serving.conftest import free_port, wait_until_ready
+from tests.serving.conftest import free_port, listening, wait_until_ready
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +58,7 @@ def test_a_bento_serves_elsewhere(package, tmp_path):
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url, process, output)
+        assert listening(process.pid) == {url}
         assert "From the Bento." in httpx.get(url).text  # and not from this checkout
         face = cv2.imencode(".png", np.arange(2304, dtype=np.uint8).reshape(48, 48))[1].tobytes()
         answer = httpx.post(f"{url}/predict", files={"images": face}).json()

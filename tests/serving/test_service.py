@@ -30,7 +30,7 @@ from mien.monitoring.reference import read_reference
 from mien.serving.answers import Analysis, Info, Prediction
 from mien.serving.client import Client
 from mien.serving.guard import MAX_REQUESTS
-from tests.serving.conftest import draw_faces, free_port
+from tests.serving.conftest import draw_faces, free_port, listening
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
@@ -503,6 +503,11 @@ def test_key(package, tmp_path, start):
         assert httpx.get(url, headers=wrong).status_code == 401
         assert Client(guarded.url, key).info().expressions == ["happy", "sad", "neutral"]
         assert httpx.get(url, auth=("anyone", key)).status_code == 200
+
+
+def test_nothing_but_the_service_listens(server):
+    """Circus did at a port of its own what anybody on the machine told it: run this program."""
+    assert listening(server.pid) == {server.url}
 
 
 def refused_start(folder: Path, *arguments: str, **environment: str) -> str:

@@ -32,6 +32,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from mien.data.faces import MAX_PIXELS, PictureError
+from mien.serving import controls
 from mien.serving.answers import Analysis, FaceAnswer, FoundFace, Info, Prediction, Problem
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
 from mien.serving.detector import make_detector
@@ -218,6 +219,11 @@ class MienService:
         sys.setswitchinterval(0.0005)  # the network must not wait 5 ms for what decodes
         gc.collect()
         gc.freeze()  # what is here by now stays: no need to look through it again and again
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    def hide_controls() -> None:  # BentoML makes it static
+        """Before BentoML starts the workers, in the process that does it."""
+        controls.hide()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def close(self) -> None:
