@@ -8,7 +8,6 @@ have the worker run a deployment with commands of its own.
 
 import argparse
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import uvicorn
 from prefect.server.api.server import create_app
@@ -22,7 +21,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mien.ports import names_this_machine
+from mien.ports import is_page_of, names_this_machine, site_of
 
 _REFUSAL = "not for pages of this name; PREFECT_UI_URL says under which the UI is served\n"
 
@@ -61,7 +60,7 @@ class OwnPages:
     def __init__(self, app: ASGIApp, known: Sequence[str], *, alone: bool) -> None:
         self.app, self.alone = app, alone
         self.all_pages = "*" in known
-        self.names = {name for each in known if (name := _name(each))}
+        self.names = {name for each in known if (name := site_of(each))}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand on, or answer with 403."""
@@ -76,20 +75,8 @@ class OwnPages:
         host = headers.get("host", "")
         if self.alone and not (names_this_machine(host) or host in self.names):
             return False
-        # of its page a browser tells with each request that may change something or is a websocket
         page = headers.get("origin")
-        if page is None or self.all_pages:
-            return True
-        name = _name(page)
-        return name != "" and (name == host or name in self.names)
-
-
-def _name(address: str) -> str:
-    """Host and port; empty where there are none, as in the ``null`` of a page without a site."""
-    try:
-        return urlsplit(address.strip()).netloc
-    except ValueError:
-        return ""
+        return page is None or self.all_pages or is_page_of(page, {host, *self.names})
 
 
 if __name__ == "__main__":

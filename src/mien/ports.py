@@ -1,7 +1,8 @@
-"""Ports and names of this machine."""
+"""Ports and names of this machine, and the sites of pages that ask it."""
 
 import ipaddress
 import socket
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from mien.errors import MienError
@@ -32,6 +33,23 @@ def names_this_machine(host: str) -> bool:
     except ValueError:
         return False
     return name == "localhost" or name.endswith(".localhost") or is_loopback(name)
+
+
+def site_of(address: str) -> str:
+    """Host and port; empty where there are none, as in the ``null`` of a page without a site."""
+    try:
+        return urlsplit(address.strip()).netloc
+    except ValueError:
+        return ""
+
+
+def is_page_of(origin: str, sites: Collection[str]) -> bool:
+    """Whether the page that an ``Origin`` header names is of one of these sites.
+
+    A browser names it with each request that may change something or is a websocket.
+    """
+    site = site_of(origin)
+    return site != "" and site in sites
 
 
 def is_loopback(address: str) -> bool:

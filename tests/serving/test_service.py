@@ -475,34 +475,75 @@ def test_without_a_key_it_answers_to_its_own_name_alone(server):
 def test_a_page_of_another_site_sends_nothing(server):
     """The page could not read the answer, but the log would have it."""
 
-    def sent_from(site: str) -> httpx.Response:
-        headers = {"Sec-Fetch-Site": site}
+    def sent_from(**headers: str) -> httpx.Response:
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.post(
             f"{server.url}/predict", files=[("images", encode(FACE))], headers=headers
         )
 
-    assert sent_from("same-origin").status_code == 200
-    assert sent_from("cross-site").status_code == 403
-    assert "another site" in sent_from("cross-site").json()["error"]
+    assert sent_from(Sec_Fetch_Site="same-origin").status_code == 200
+    assert sent_from(Sec_Fetch_Site="none").status_code == 200
+    # through a proxy that asks by another name
+    assert sent_from(Sec_Fetch_Site="same-origin", Origin="https://mien.example").status_code == 200
+    assert sent_from(Sec_Fetch_Site="same-site").status_code == 403  # another port's
+    assert sent_from(Sec_Fetch_Site="cross-site").status_code == 403
+    assert "another site" in sent_from(Sec_Fetch_Site="cross-site").json()["error"]
     assert (
         httpx.get(server.url, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
     )  # a link
 
 
-def test_key(package, tmp_path, start):
-    key = "a-secrét"
-    with start(tmp_path, MIEN_MODEL=str(package), MIEN_API_KEY=f"{key}\n") as guarded:
-        for route in ("", "info", "metrics", "openapi.json", "docs.json", "schema.json", "nothing"):
-            answer = httpx.get(f"{guarded.url}/{route}")
-            assert answer.status_code == 401, route
-            assert "Bearer" in answer.json()["error"]
-        for route in ("livez", "readyz"):
-            assert httpx.get(f"{guarded.url}/{route}").status_code == 200
-        url = f"{guarded.url}/info"
-        wrong = {"Authorization": "Bearer a-secret2"}
-        assert httpx.get(url, headers=wrong).status_code == 401
-        assert Client(guarded.url, key).info().expressions == ["happy", "sad", "neutral"]
-        assert httpx.get(url, auth=("anyone", key)).status_code == 200
+KEY = "a-secrét"
+
+
+@pytest.fixture(scope="module")
+def guarded(package, tmp_path_factory, start):
+    """A service that asks for the key."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with start(folder, MIEN_MODEL=str(package), MIEN_API_KEY=f"{KEY}\n") as running:
+        yield running
+
+
+def test_a_page_of_another_site_sends_nothing_over_plain_http(guarded):
+    """Browsers name its relation to HTTPS and localhost alone, but everywhere the page's origin."""
+
+    def status(origin: str | None, method: str = "POST", route: str = "predict") -> int:
+        headers = {"Host": "10.1.2.3:3000", "Content-Type": "image/png"}
+        headers |= {} if origin is None else {"Origin": origin}
+        return httpx.request(
+            method,
+            f"{guarded.url}/{route}",
+            content=encode(FACE),
+            headers=headers,
+            auth=("anyone", KEY),  # which a browser adds by itself
+        ).status_code
+
+    assert status("http://10.1.2.3:3000") == 200
+    assert status(None) == 200  # no browser
+    for origin in (
+        "http://evil.example",
+        "http://10.1.2.3",
+        "http://10.1.2.3:3001",
+        "null",  # a page in a sandbox
+        "",
+        "http://[",
+    ):
+        assert status(origin) == 403, origin
+    assert status("http://evil.example", "GET", "info") == 200
+
+
+def test_key(guarded):
+    for route in ("", "info", "metrics", "openapi.json", "docs.json", "schema.json", "nothing"):
+        answer = httpx.get(f"{guarded.url}/{route}")
+        assert answer.status_code == 401, route
+        assert "Bearer" in answer.json()["error"]
+    for route in ("livez", "readyz"):
+        assert httpx.get(f"{guarded.url}/{route}").status_code == 200
+    url = f"{guarded.url}/info"
+    wrong = {"Authorization": "Bearer a-secret2"}
+    assert httpx.get(url, headers=wrong).status_code == 401
+    assert Client(guarded.url, KEY).info().expressions == ["happy", "sad", "neutral"]
+    assert httpx.get(url, auth=("anyone", KEY)).status_code == 200
 
 
 def test_nothing_but_the_service_listens(server):
