@@ -68,7 +68,7 @@ def make_report(window: Window, reference: Reference, verdict: Verdict, number: 
 
 
 def save_page(path: Path, snapshot: Any, verdict: Verdict, number: int) -> None:
-    """Evidently's page, under our verdict: its own defaults may say otherwise, and decide nothing."""
+    """Evidently's page, under our verdict: its defaults may say otherwise, and decide nothing."""
     snapshot.save_html(str(path))
     page = path.read_text(encoding="utf-8")
     title = html.escape(f"Window {number}: {verdict.status}")
@@ -76,7 +76,7 @@ def save_page(path: Path, snapshot: Any, verdict: Verdict, number: int) -> None:
     lines = [
         html.escape(verdict.reason),
         html.escape(f"Drifted: {names}. Model {verdict.model}, {verdict.faces:,} faces."),
-        "What follows is Evidently's own report. It goes by its defaults, which decide nothing here.",
+        "What follows is Evidently's report, by its own defaults, which decide nothing here.",
     ]
     said = "".join(f"<p>{line}</p>" for line in lines)
     head = f"<title>{title}</title>\n{_STYLE}</head>"

@@ -17,9 +17,9 @@ from mien.errors import MienError
 from mien.serving.package import find_package, load_package
 
 REQUIREMENTS = (
-    *("bentoml", "fastapi", "httpx", "multipart", "numpy", "onnxruntime"),
+    *("bentoml", "fastapi", "httptools", "httpx", "multipart", "numpy", "onnxruntime"),
     *("opencv-python-headless", "orjson", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml"),
-    *("safetensors", "tqdm"),
+    *("safetensors", "tqdm", "uvicorn"),
 )
 """What the service imports; the versions are the ones that run here."""
 _SERVICE = '''\

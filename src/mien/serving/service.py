@@ -24,6 +24,7 @@ if "MIEN_FIGURES" in os.environ:
 import bentoml
 import cv2
 import numpy as np
+import uvicorn.config
 from bentoml._internal.server.http import instruments, traffic
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -35,6 +36,7 @@ from mien.data.faces import MAX_PIXELS, PictureError
 from mien.serving import controls
 from mien.serving.answers import Analysis, FaceAnswer, FoundFace, Info, Prediction, Problem
 from mien.serving.classifier import Classified, Classifier, Crop, find_crops, read_crop
+from mien.serving.connection import Connection
 from mien.serving.detector import make_detector
 from mien.serving.effort import MOST_PIXELS, Effort
 from mien.serving.figures import Figures, Traffic
@@ -45,6 +47,8 @@ from mien.serving.timeout import Timeout
 from mien.serving.uploads import MAX_FILES, Upload, describe_body, read_uploads
 
 traffic.TimeoutMiddleware = Timeout  # BentoML looks it up when the worker starts
+# uvicorn looks it up then, too; BentoML has no setting for it
+uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{Connection.__module__}:{Connection.__qualname__}"
 
 KEY = read_key()
 _THREADS = 2
@@ -66,6 +70,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "The upload was too slow."},
     413: {"model": Problem, "description": "The upload is too large."},
     415: {"model": Problem, "description": "The content type is neither a form nor a picture."},
+    431: {"model": Problem, "description": "The request's head is too large."},
     503: {"model": Problem, "description": "Too many requests at once; see Retry-After."},
     504: {"model": Problem, "description": "No answer within a minute."},
 }
