@@ -147,7 +147,8 @@ def request(faces: np.ndarray) -> bytes:
         head = '--b\r\nContent-Disposition: form-data; name="images"; filename="f.png"\r\n'
         body += head.encode() + b"Content-Type: image/png\r\n\r\n" + buffer.getvalue() + b"\r\n"
     body += b"--b--\r\n"
-    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Content-Type: multipart/form-data; boundary=b\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
