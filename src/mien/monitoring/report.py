@@ -196,6 +196,7 @@ def draw_picture(window: Window, reference: Reference, verdict: Verdict) -> byte
         axis.set_title(f"{finding.name} (effect {finding.effect:.2f}{mark})", fontsize=10)
     for axis in axes.flat[1 + len(numbers) :]:
         axis.set_visible(False)
+    figure.supylabel("share of faces")
     figure.suptitle(f"{verdict.status}: {verdict.faces} faces, model {verdict.model}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
