@@ -14,6 +14,7 @@ from mien.learning.training import (
     SupervisedTask,
     class_log_prior,
     fit,
+    in_words,
     make_fabric,
     one_cycle,
     renew_statistics,
@@ -212,6 +213,11 @@ def test_what_is_made_once_is_kept_until_the_run_has_ended(tmp_path):
     run.clear()
     assert once(other, "labels", 5) == 3
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_is_counted_is_no_measure_in_the_progress_line():
+    """It said ``round 1.000``."""
+    assert in_words({"epoch": 3, "round": 1, "nmi": 0.51234}) == "round 1, nmi 0.512"
 
 
 def test_one_cycle_rises_then_falls():

@@ -305,4 +305,8 @@ def generator(seed: int, part: int) -> torch.Generator:
 
 def in_words(record: dict[str, float]) -> str:
     """An epoch's figures, or others, as the progress line has them."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in record.items() if name != "epoch")
+    return ", ".join(
+        f"{name} {value}" if isinstance(value, int) else f"{name} {value:.3f}"
+        for name, value in record.items()
+        if name != "epoch"
+    )
