@@ -13,6 +13,7 @@ from mien.evaluation.rendering import percent, points
 from mien.evaluation.report import write_report
 from mien.evaluation.tables import TestSet, find_mistakes
 from mien.params.service import EvaluateSettings
+from tests.browser import CHROMIUM, open_page
 
 EXPRESSIONS = ["happy", "sad", "<b>odd</b>"]
 SETTINGS = EvaluateSettings(bootstrap=50, calibration_bins=15, coverages=[0.5, 1.0], mistakes=2)
@@ -131,6 +132,31 @@ def test_figures_lie_beside_it_as_svg(written):
     assert {"first-confusion.svg", "settings-selective.svg", "learning-pretrain.svg"} <= names
     for path in folder.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_phone_shows_all(written, tmp_path):
+    """The first card was wider than the screen, and figures shrank until none could read them."""
+    folder, _, _ = written
+    with open_page((folder / "index.html").as_uri(), tmp_path, "--hide-scrollbars") as page:
+        page.wait("document.readyState === 'complete' && document.querySelector('.hero')")
+        for width in (320, 360, 1400):
+            page.call(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=700,
+                deviceScaleFactor=1,
+                mobile=False,
+            )
+            page.wait(f"innerWidth === {width}")
+            assert page.value("document.documentElement.scrollWidth") == width
+            fits = "each => each.scrollWidth <= each.clientWidth"
+            parts = "[...document.querySelectorAll('.hero, .hero > :not(.scale)')]"
+            assert page.value(f"{parts}.every({fits})"), width
+            whole = "each => each.clientWidth === each.naturalWidth"
+            pictures = "[...document.querySelectorAll('figure.card img')]"
+            assert page.value(f"{pictures}.every({whole})"), width
 
 
 def test_the_same_input_gives_the_same_page(written, tmp_path):

@@ -18,8 +18,27 @@ INK, FAINT, GRID = "#1f2328", "#6b7280", "#d8dce2"
 FIRST, SECOND = "#c2662d", "#2f6fbd"
 """Colours of the pretrained and of the final model; told apart by colour-blind readers, too."""
 
+CELLS = ("#c2662e", "#2f6fbe")
+"""Of confusion matrices' cells: all but the same, and alike under both themes, whose inks are both
+read on them."""
+
 DARK = {INK: "#e6e8eb", FAINT: "#9aa4b2", GRID: "#3a424d", FIRST: "#f0a26b", SECOND: "#6ea8ee"}
 """What each colour becomes under a dark theme."""
+
+_TITLES = {
+    "nmi": "NMI with the next round",
+    "labelled": "loss: labelled faces",
+    "labels": "loss: labelled faces",
+    "pseudo": "loss: pseudo-labels",
+    "consistency": "loss: consistency",
+    "center": "loss: center",
+    "island": "loss: island",
+    "distillation": "loss: distillation",
+    "invariance": "loss: invariance",
+    "variance": "loss: variance",
+    "covariance": "loss: covariance",
+}
+"""Of learning curves whose columns do not say what they are."""
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -58,7 +77,7 @@ def draw_confusions(confusions: Mapping[str, Integers], expressions: Sequence[st
     """
     classes = len(expressions)
     side = max(2.8, 0.52 * classes + 0.6)
-    colours = dict(zip(confusions, (FIRST, SECOND), strict=False))
+    colours = dict(zip(confusions, CELLS, strict=False))
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1, len(confusions), squeeze=False)[0]
@@ -81,7 +100,7 @@ def _fill_confusion(
         )
         count = int(confusion[row, column])
         axis.text(column, row - 0.14, f"{count}", ha="center", va="center", fontsize=8.5,
-                  color=INK if count else GRID)  # fmt: skip
+                  color=INK if count else FAINT)  # fmt: skip
         if count:
             axis.text(column, row + 0.22, f"{share:.0%}", ha="center", va="center", fontsize=6.5)
     ticks = range(len(expressions))
@@ -142,6 +161,11 @@ def thin(curve: SelectiveCurve, points: int, at_least: float = 0.0) -> Integers:
     return np.unique(np.linspace(start, faces - 1, min(points, faces)).astype(int))
 
 
+def curve_title(column: str) -> str:
+    """What a column of learning curves is called where people read it."""
+    return _TITLES.get(column, column.replace("_", " "))
+
+
 def draw_learning(curves: pd.DataFrame, title: str) -> str:
     """One panel for each column of a stage's learning curves; the first column is the time axis."""
     time, *columns = map(str, curves.columns)
@@ -153,9 +177,9 @@ def draw_learning(curves: pd.DataFrame, title: str) -> str:
         panels = figure.subplots(down, across, squeeze=False).ravel()
         for axis, column in zip(panels, columns, strict=False):
             axis.plot(curves[time], curves[column], color=SECOND, marker="o", markersize=3)
-            axis.set_title(column.replace("_", " "), fontsize=9, fontweight="normal")
+            axis.set_title(curve_title(column), fontsize=9, fontweight="normal")
             axis.set_xlabel(time)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
             axis.yaxis.set_major_locator(MaxNLocator(nbins=5))
         for axis in panels[len(columns) :]:
             axis.set_visible(False)

@@ -118,7 +118,7 @@ def draw_curves(stage: str, table: pd.DataFrame) -> Figure:
     """Learning curves of one training stage."""
     time, *columns = map(str, table.columns)
     last = ", ".join(
-        f"{column.replace('_', ' ')} {table[column].iloc[-1]:.3g}" for column in columns
+        f"{plots.curve_title(column)} {table[column].iloc[-1]:.3g}" for column in columns
     )
     return Figure(
         f"learning-{stage.split()[0]}",
