@@ -16,7 +16,8 @@ import pandas as pd
 from mien.files import write_text
 from mien.monitoring.log import Window
 from mien.monitoring.reference import IMAGE, Reference
-from mien.monitoring.verdict import Verdict
+from mien.monitoring.statistics import Finding
+from mien.monitoring.verdict import Verdict, count, read
 
 PROJECT = "mien"
 _STYLE = """<style>
@@ -183,7 +184,9 @@ def draw_picture(window: Window, reference: Reference, verdict: Verdict) -> byte
             for name, side in sides.items()
         }
     ).fillna(0)
-    shares.plot.bar(ax=axes[0, 0], color=colours, width=0.8, title="expression", xlabel="")
+    shares.plot.bar(ax=axes[0, 0], color=colours, width=0.8, xlabel="", legend=False)
+    effects = {each.name: each for each in verdict.findings}
+    axes[0, 0].set_title(_title("expression", effects.get("expression")), fontsize=10)
     for axis, finding in zip(axes.flat[1:], numbers, strict=False):
         values = {name: side[finding.name].dropna() for name, side in sides.items()}
         both = np.concatenate(list(values.values()))
@@ -192,16 +195,34 @@ def draw_picture(window: Window, reference: Reference, verdict: Verdict) -> byte
         for name, each in values.items():
             weights = np.full(len(each), 1 / max(1, len(each)))
             axis.hist(each, bins, weights=weights, color=colours[name], alpha=0.7, label=name)
-        mark = ", drifted" if finding.drifted else ""
-        axis.set_title(f"{finding.name} (effect {finding.effect:.2f}{mark})", fontsize=10)
+        axis.set_title(_title(finding.name, finding), fontsize=10)
+        axis.set_xlabel(_UNITS.get(finding.name, "principal component, no unit"))
     for axis in axes.flat[1 + len(numbers) :]:
         axis.set_visible(False)
-    figure.supylabel("share of faces")
-    figure.suptitle(f"{verdict.status}: {verdict.faces} faces, model {verdict.model}")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of the faces")
+    figure.suptitle(f"{verdict.status}: {count(verdict.faces, 'face')}, model {verdict.model}")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
     return buffer.getvalue()
+
+
+_UNITS = {
+    "confidence": "probability of the answer",
+    "brightness": "mean grey level, 0 to 255",
+    "contrast": "deviation of the grey levels",
+    "sharpness": "variance of the Laplacian",
+    "face_size": "pixels",
+}
+
+
+def _title(name: str, finding: Finding | None) -> str:
+    if finding is None:
+        return name
+    mark = ", drifted" if finding.drifted else ""
+    return f"{name} (effect {finding.effect:.2f}{mark})"
 
 
 def as_data_uri(png: bytes) -> str:
@@ -216,34 +237,50 @@ def as_markdown(verdict: Verdict, number: int) -> str:
         "",
         verdict.reason,
         "",
-        f"Model `{verdict.model}`, {verdict.faces} faces in {verdict.pictures} pictures "
-        f"({verdict.unfamiliar} of them like nothing that it knows), {verdict.start or '?'} to "
-        f"{verdict.end or '?'}; severity {verdict.severity:.2f}, "
-        f"bad windows in a row: {verdict.bad_windows}.",
+        f"Model `{verdict.model}`, {_facts(verdict)}",
     ]
     if verdict.findings:
         lines += [
             "",
-            "| statistic | group | test | reference | window | effect | adjusted p | drifted |",
+            f"| {' | '.join(_HEADINGS)} |",
             "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |",
         ]
     for each in verdict.findings:
-        before, after = (_shown(value) for value in (each.reference, each.window))
-        p = "<0.0001" if each.p_adjusted < 1e-4 else f"{each.p_adjusted:.2g}"
-        lines.append(
-            f"| {each.name} | {each.group} | {each.test} | {before} | {after} | "
-            f"{each.effect:.3f} | {p} | {'**yes**' if each.drifted else ''} |"
-        )
-    for reason, count in verdict.skipped.items():
-        lines += ["", f"Passed over: {count} rows {reason}."]
-    for note in verdict.notes:
-        lines += ["", f"Note: {note}."]
+        mark = "**yes**" if each.drifted else ""
+        lines.append(f"| {' | '.join([*_cells(each), mark])} |")
+    for remark in _remarks(verdict):
+        lines += ["", remark]
     return "\n".join(lines)
 
 
-def _shown(value: float | None) -> str:
-    """Three places, or four digits where there are more before them."""
-    return "" if value is None else f"{value:z.3f}" if abs(value) < 10 else f"{value:.4g}"
+_HEADINGS = ("statistic", "group", "test", "reference", "window", "effect", "adjusted p", "drifted")
+
+
+def _facts(verdict: Verdict) -> str:
+    resemble = "resembles" if verdict.unfamiliar == 1 else "resemble"
+    return (
+        f"{count(verdict.faces, 'face')} in {count(verdict.pictures, 'picture')} "
+        f"({count(verdict.unfamiliar, 'face')} {resemble} nothing that it knows), "
+        f"{verdict.start or '?'} to {verdict.end or '?'}; severity {verdict.severity:.2f}, "
+        f"bad windows in a row: {verdict.bad_windows}."
+    )
+
+
+def _cells(finding: Finding) -> list[str]:
+    """Those of a row, but for the last, which says whether it drifted."""
+    p = finding.p_adjusted
+    return [
+        *(finding.name, finding.group, finding.test, *read(finding)),
+        f"{finding.effect:.3f}",
+        "<0.0001" if p < 0.0001 else f"{p:.2g}",
+    ]
+
+
+def _remarks(verdict: Verdict) -> list[str]:
+    passed_over = [
+        f"Passed over: {count(rows, 'row')} {reason}." for reason, rows in verdict.skipped.items()
+    ]
+    return passed_over + [f"Note: {note}." for note in verdict.notes]
 
 
 def _time(text: str | None) -> datetime:

@@ -21,6 +21,8 @@ from mien.params.service import MonitoringSettings
 _CLASSIFIER_FACES = 2000
 """At most so many faces of each side train the domain classifier."""
 _FOLDS = 4
+NO_FACE, DOMAIN = "no face", "domain classifier"
+"""Statistics of which ``reference`` is no mean or share."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class Finding:
     """One statistic, compared."""
 
     name: str
-    """A column, ``abstention``, ``no face``, or ``domain classifier``."""
+    """A column, ``abstention``, `NO_FACE` or `DOMAIN`."""
     group: str
     """prediction | confidence | faces found | image | embedding | together"""
     test: str
     reference: float | None
-    """Mean or share there; for the domain classifier the AUC that chance gives."""
+    """Mean or share there; of `NO_FACE` the limit, of `DOMAIN` the AUC that chance gives."""
     window: float | None
     effect: float
     p: float
@@ -114,9 +116,7 @@ def _no_face(window: Window, normal: float) -> Iterator[Finding]:
     share = window.photos_without_face / window.photos
     p = binomtest(window.photos_without_face, window.photos, normal, alternative="greater").pvalue
     effect = max(0.0, share - normal)
-    yield Finding(
-        "no face", "faces found", "binomial, beside the limit", normal, share, effect, float(p)
-    )
+    yield Finding(NO_FACE, "faces found", "binomial", normal, share, effect, float(p))
 
 
 def _columns(window: Window, reference: Reference) -> Iterator[Finding]:
@@ -176,9 +176,9 @@ def _domain(window: Window, reference: Reference) -> Iterator[Finding]:
     test = mannwhitneyu(scores[labels == 1], scores[labels == 0], alternative="greater")
     auc = float(test.statistic) / (len(sides[0]) * len(sides[1]))
     yield Finding(
-        "domain classifier",
+        DOMAIN,
         "together",
-        "rank sum (AUC)",
+        "rank sum",
         0.5,
         auc,
         max(0.0, 2 * auc - 1),

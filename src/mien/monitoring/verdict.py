@@ -6,7 +6,7 @@ from typing import Literal
 
 from mien.monitoring.log import ANOTHER_MODEL, Window
 from mien.monitoring.reference import Reference
-from mien.monitoring.statistics import Finding, compare
+from mien.monitoring.statistics import DOMAIN, NO_FACE, Finding, compare
 from mien.params.service import MonitoringSettings
 
 Status = Literal["no log", "too few", "ok", "watch", "drift"]
@@ -82,7 +82,7 @@ def judge(
     silent = bool(drifted) and window.photos >= settings.min_faces
     if faces < settings.min_faces and not silent:
         reason = (
-            f"{faces} faces since the last window, {settings.min_faces} are needed "
+            f"{count(faces, 'face')} since the last window, {settings.min_faces} are needed "
             "(monitoring.min_faces); they wait for the next window"
         )
         if not window.pictures and (others := window.skipped.get(ANOTHER_MODEL)):
@@ -117,7 +117,7 @@ def _reason(
     if severity >= settings.severe_effect:
         how = "so large that one window is enough"
     elif status == "drift":
-        how = f"in {bad} windows in a row"
+        how = f"in {count(bad, 'window')} in a row"
     else:
         how = f"in {bad} of the {settings.bad_windows} windows that make drift of it"
     return f"{what}{more}; {how}"
@@ -125,12 +125,31 @@ def _reason(
 
 def tell(finding: Finding) -> str:
     """A finding in a few words."""
-    if finding.reference is None or finding.window is None:
-        return f"{finding.name} (effect {finding.effect:.2f})"
-    return (
-        f"{finding.name} {finding.reference:.4g} → {finding.window:.4g} "
-        f"(effect {finding.effect:.2f})"
+    before, after = read(finding)
+    effect = f"effect {finding.effect:.2f}"
+    if finding.name == NO_FACE:
+        return f"{finding.name} {after} ({before}, {effect})"
+    compared = f" {before} → {after}" if before and after else ""
+    return f"{finding.name}{compared} ({effect})"
+
+
+def read(finding: Finding) -> tuple[str, str]:
+    """Reference and window of a finding for people, such as ``AUC 0.5`` and ``0.991``."""
+    before, after = (
+        "" if value is None else _rounded(value) for value in (finding.reference, finding.window)
     )
+    what = {NO_FACE: "limit ", DOMAIN: "AUC "}.get(finding.name, "")
+    return what + before, after
+
+
+def count(number: int, what: str) -> str:
+    """So many of something, such as ``1 face`` and ``2 faces``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _rounded(value: float) -> str:
+    """To four digits, to three places at most, and zero without a sign."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{round(value, 3) + 0.0:.4g}"
 
 
 def volume(window: Window) -> float | None:
