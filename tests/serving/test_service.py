@@ -236,7 +236,7 @@ def test_bad_pictures(server, route, data, message):
     assert "/tmp" not in answer.text
     form = httpx.post(f"{server.url}/{route}", files={"images": ("a.png", data)})
     assert form.status_code == 400
-    assert form.json()["error"].startswith("picture 0: ")
+    assert form.json()["error"].startswith("the picture: ")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 FIELD = "images"
 MAX_FILES = 64
+_ONLY = "the picture"
 _FORM = "multipart/form-data"
 _BINARY = {"type": "string", "format": "binary"}
 
@@ -54,7 +55,7 @@ async def read_uploads(request: Request, most: int) -> list[Upload]:
         except MultipartError as error:
             raise HTTPException(400, f"the form can't be read: {error}") from None
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return [Upload("the picture", await request.body())]
+        return [Upload(_ONLY, await request.body())]
     raise HTTPException(
         415, f"send {_FORM} with the field '{FIELD}', or one picture as image/*; not {kind or '-'}"
     )
@@ -65,23 +66,28 @@ def _read_form(body: bytes, boundary: str, most: int) -> list[Upload]:
 
     Starlette's ``Request.form`` takes five times as long, and puts pictures over 1 MiB on the disk.
     """
-    uploads: list[Upload] = []
+    pictures: list[bytes] = []
     data = bytearray()
     # any bytes are Latin-1: a file's name, which nobody needs, may be written in whatever there is
     with PushMultipartParser(boundary, header_charset="latin-1") as parser:
         for event in parser.parse(body):
             if isinstance(event, MultipartSegment):
                 _check_part(event)
-                if len(uploads) == most:
+                if len(pictures) == most:
                     raise HTTPException(400, f"at most {most} picture{'s' * (most > 1)} a request")
                 data = bytearray()
             elif event is not None:
                 data += event
             else:
-                uploads.append(Upload(f"picture {len(uploads)}", bytes(data)))
-    if not uploads:
+                pictures.append(bytes(data))
+    if not pictures:
         raise HTTPException(400, f"no picture: the form has no field '{FIELD}'")
-    return uploads
+    if len(pictures) == 1:
+        return [Upload(_ONLY, pictures[0])]
+    return [
+        Upload(f"picture {number} of {len(pictures)}", picture)
+        for number, picture in enumerate(pictures, 1)
+    ]
 
 
 def _check_part(part: MultipartSegment) -> None:
