@@ -78,7 +78,7 @@ def test_unknown_models(tmp_path, name):
 
 
 def test_a_folder_without_a_package_is_told(tmp_path):
-    with pytest.raises(MienError, match=f"{tmp_path}: neither a package folder or a workspace"):
+    with pytest.raises(MienError, match=f"{tmp_path}: neither a package folder nor a workspace"):
         find_package(tmp_path, str(tmp_path))
 
 

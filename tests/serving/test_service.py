@@ -393,7 +393,9 @@ def test_a_request_has_so_many_pixels_in_all_its_pictures(server):
     files = [("images", encode_large(side)) for side in (7000, 7000, 2000)]
     answer = httpx.post(f"{server.url}/predict", files=files)
     assert answer.status_code == 400
-    assert answer.json()["error"].startswith("picture 2: with those before it over the 100,000,000")
+    assert answer.json()["error"].startswith(
+        "picture 3 of 3: with those before it over the 100,000,000"
+    )
     described = httpx.get(f"{server.url}/openapi.json").json()["paths"]
     for route, pixels in (("/predict", "100,000,000"), ("/analyze", "50,000,000")):
         assert pixels in described[route]["post"]["requestBody"]["description"]
@@ -575,7 +577,7 @@ def test_a_folder_that_may_not_be_written_ends_the_start(package, tmp_path):
 
 def test_a_model_that_is_not_there_ends_the_start(tmp_path):
     line = refused_start(tmp_path, MIEN_MODEL="nowhere")
-    assert "nowhere: neither a package folder or a workspace" in line
+    assert "nowhere: neither a package folder nor a workspace" in line
     assert "here: base, nano, small" in line
     assert not list(Path(tmp_path).iterdir())
 

@@ -106,7 +106,9 @@ def decode_picture(data: bytes, spend: Spend | None = None) -> Grey:
         raise
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
-        raise PictureError(f"not a picture, or of an unknown kind (known: {known})") from None
+        raise PictureError(
+            f"not a picture, or of an unknown kind; save it as JPEG or PNG (known: {known})"
+        ) from None
     except Image.DecompressionBombError:
         raise PictureError(f"giant: more than the {MAX_PIXELS:,} pixels allowed") from None
     except Exception as error:  # decoders raise almost anything on broken data
