@@ -99,7 +99,7 @@ def test_the_overlay_for_real_data_is_right(root):
         ("prepare.image_size", 50, "multiple of 8"),
         ("prepare.sources", [], "at least 1 item"),
         ("validate.brightness", [1], "Field required|missing"),
-        ("validate.brightness.1", 900, "less than or equal to 255"),
+        ("validate.brightness", [10, 900], "less than or equal to 255"),
         ("validate.min_contrast", 500, r"less than or equal to 127\.5"),
         ("expressions", ["happy", ""], r"expressions\.1: give it letters.*''"),
         ("expressions", ["happy", "sad|mad"], r"expressions\.1: .* none of \| .*'sad\|mad'"),
